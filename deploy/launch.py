@@ -1,8 +1,10 @@
-"""Become another program, tied to whoever started us: `launch.py [options] -- command …`.
+"""Become another program, tied to whoever started us: `launch.py --starter PID [options] -- command …`.
 
 Run by path, not as a module, and with nothing but the standard library: it stands between the process manager and each
 process it runs, so it must start fast and from any working directory. It ends in `exec`; the pid stays the same.
+`launched()` is the other side: it writes such a command line.
 
+--starter PID    end at once if this process is no longer the parent
 --lock FILE      hold this lock for as long as the program or any child of it lives
 --stale FILE     remove this file once the lock is held: nobody can own it any more
 --signal NAME    what the program gets when its starter dies (default SIGKILL; Linux only)
@@ -45,6 +47,22 @@ class CapData(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
+def launched(
+    command: list[str],
+    *,
+    farewell: signal.Signals = signal.SIGKILL,
+    lock: str = "",
+    stale: str = "",
+    unprivileged: bool = False,
+) -> list[str]:
+    """The command line that runs `command` as a child of this process, with the options of the module docstring."""
+    options = ["--starter", str(os.getpid()), "--signal", farewell.name]
+    options += ["--lock", lock] if lock else []
+    options += ["--stale", stale] if stale else []
+    options += ["--unprivileged"] if unprivileged else []
+    return [sys.executable, "-I", os.path.abspath(__file__), *options, "--", *command]
+
+
 def main(argv: list[str]) -> None:
     """Apply the options, then become the command.
 
@@ -53,7 +71,6 @@ def main(argv: list[str]) -> None:
     """
     own, command = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
     options = _options(own)
-    starter = os.getppid()
     # Ctrl-C goes to the whole foreground group. Whoever started us decides the order in which things stop.
     with contextlib.suppress(PermissionError):  # already a leader: the process manager made a session for us
         os.setsid()
@@ -63,7 +80,7 @@ def main(argv: list[str]) -> None:
         os.unlink(options.stale)
     if options.unprivileged and os.geteuid() == 0:
         _become_nobody()
-    _die_with(starter, options.signal)
+    _die_with(options.starter, options.signal)
     try:
         os.execvp(command[0], command)  # noqa: S606  # a shell is what we do not want
     except OSError as error:
@@ -72,6 +89,7 @@ def main(argv: list[str]) -> None:
 
 def _options(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="launch.py")
+    parser.add_argument("--starter", type=int, required=True)
     parser.add_argument("--lock")
     parser.add_argument("--stale")
     parser.add_argument("--signal", type=signal.Signals.__getitem__, default=signal.SIGKILL)

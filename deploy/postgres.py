@@ -26,6 +26,7 @@ class Postgres(Server):
 
     name = "PostgreSQL"
     farewell = signal.SIGINT  # "fast": SIGTERM would wait for every client to leave
+    unprivileged = True
 
     @property
     def data(self) -> Path:
@@ -60,13 +61,9 @@ class Postgres(Server):
             "full_page_writes": "on" if self.durable else "off",
         }
         arguments = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        return self.launch(str(binaries() / "postgres"), "-D", str(self.data), *arguments)
-
-    def launch(self, *command: str, lock: bool = True) -> list[str]:
-        """See `Server.launch`. The lock is the proof that a postmaster.pid left behind belongs to nobody."""
-        words = super().launch(*command, lock=lock)
-        options = ["--unprivileged", *(["--stale", str(self.data / "postmaster.pid")] if lock else [])]
-        return [*words[:3], *options, *words[3:]]
+        # The lock that `alone` takes is the proof that a postmaster.pid left behind belongs to nobody.
+        stale = str(self.data / "postmaster.pid")
+        return self.alone(str(binaries() / "postgres"), "-D", str(self.data), *arguments, stale=stale)
 
     def answers(self) -> bool:
         """Whether it takes connections to the database."""
@@ -114,12 +111,7 @@ class Postgres(Server):
 
     def _run(self, what: str, command: list[str], text: str = "") -> None:
         done = subprocess.run(  # noqa: S603  # our own command line
-            self.launch(*command, lock=False),
-            cwd=self.folder,
-            input=text,
-            capture_output=True,
-            text=True,
-            check=False,
+            self.alone(*command), cwd=self.folder, input=text, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             words = (done.stderr or done.stdout).strip().splitlines() or ["no message"]

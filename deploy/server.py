@@ -9,14 +9,13 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-LAUNCH = Path(__file__).with_name("launch.py")
+from deploy.launch import launched
 
 # Below the range from which Linux and macOS hand out ports for outgoing connections. A client that keeps knocking at a
 # dead server's port from within that range can be given that very port, connect to itself, and lock the server out.
@@ -36,6 +35,7 @@ class Server(ABC):
 
     name: str
     farewell = signal.SIGTERM  # asks for an orderly end without waiting for clients
+    unprivileged = False  # whether it refuses to run as root
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         """Nothing happens yet. `durable=False` saves the disk in tests: no fsync."""
@@ -67,7 +67,7 @@ class Server(ABC):
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             known = self._remembered()
-            self.password = known.get("password") or secrets.token_hex(16)
+            self.password = str(known.get("password") or secrets.token_hex(16))
             self.port = int(known.get("port") or 0)
             # Kept while it is free, so that a client configured by hand finds the server again.
             if not self.port or not port_is_free(self.port):
@@ -76,12 +76,15 @@ class Server(ABC):
         except OSError as error:
             raise ServerError(f"cannot write {self.folder}: {error.strerror}") from error
 
-    def launch(self, *command: str, lock: bool = True) -> list[str]:
-        """`command` behind launch.py: in a session of its own, ending with its starter, alone on its data."""
-        options = ["--signal", self.farewell.name]
-        if lock:
-            options += ["--lock", str(self.folder / "lock")]
-        return [sys.executable, "-I", str(LAUNCH), *options, "--", *command]
+    def alone(self, *command: str, stale: str = "") -> list[str]:
+        """`command` behind launch.py: ending with its starter, and the only one to hold this folder's data."""
+        return launched(
+            list(command),
+            farewell=self.farewell,
+            lock=str(self.folder / "lock"),
+            stale=stale,
+            unprivileged=self.unprivileged,
+        )
 
     def start(self, timeout: float = 20.0) -> None:
         """Start the server and wait until it answers.

@@ -37,7 +37,7 @@ maxmemory-policy noeviction
 
     def command(self) -> list[str]:
         """See `Server.command`. Runs in `folder`."""
-        return self.launch(str(get_binary_path()), str(self.folder / "valkey.conf"))
+        return self.alone(str(get_binary_path()), str(self.folder / "valkey.conf"))
 
     def answers(self) -> bool:
         """PING, with the password; loading the append-only file is not yet an answer."""
