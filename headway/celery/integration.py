@@ -1,0 +1,109 @@
+"""What one installed app publishes through: its store, and the patience to deliver what must not be lost."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import redis
+from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from headway.events import Report
+from headway.run import Run
+from headway.store import Position, Store
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TIMEOUT = 1.0
+"""Seconds one call to Redis may take."""
+PATIENCE = 300.0
+"""Seconds for which an ended task's last words are offered to a Redis that is away; its slot waits with them."""
+STARTED_PATIENCE = 5.0
+"""Seconds for which a beginning task waits to be announced; then it runs all the same."""
+
+
+class Integration:
+    """The connection of one Celery app to the store."""
+
+    def __init__(self, app: Celery, url: str | None, hz: float) -> None:
+        self._app = app
+        self._url = url
+        self.hz = hz
+
+    @functools.cached_property
+    def client(self) -> redis.Redis:
+        """The Redis client of this process; it never retries by itself, and every call is bounded in time."""
+        return redis.Redis.from_url(
+            self._resolve_url(),
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """The progress store."""
+        return Store(self.client)
+
+    def _resolve_url(self) -> str:
+        conf = self._app.conf
+        candidates = [self._url, os.environ.get("HEADWAY_REDIS_URL"), conf.result_backend, conf.broker_url]
+        for candidate in candidates:
+            if isinstance(candidate, str) and candidate.startswith(("redis://", "rediss://", "unix://")):
+                return candidate
+        raise ValueError("headway needs a Redis: pass url to install(), or set HEADWAY_REDIS_URL")
+
+    def begin(self, task_id: str, report: Report, details: Mapping[str, str | bytes | float], operation: str) -> Run:
+        """Announce that a task runs, as its next attempt, and open the run that its body reports to."""
+        publish = functools.partial(
+            self.store.publish, task_id, report, attempt="+", operation=operation, details=details
+        )
+        attempt: int | str = ""
+        position = patiently(publish, STARTED_PATIENCE, f"start of task {task_id}")
+        if position is not None:
+            attempt = position.attempt
+        return Run(self.store, task_id, attempt, self.hz)
+
+    def deliver(self, task_id: str, report: Report, attempt: int | str, operation: str) -> Position | None:
+        """Publish what must not be lost; None, after a logged error, if Redis stays away. Raises `Refused`."""
+        publish = functools.partial(self.store.publish, task_id, report, attempt=attempt, operation=operation)
+        return patiently(publish, PATIENCE, f"{report.type} of task {task_id}")
+
+
+def patiently(call: Callable[[], T], patience: float, what: str) -> T | None:
+    """Call until Redis answers, at most for `patience` seconds; None if it did not."""
+    deadline = time.monotonic() + patience
+    delay = 0.05
+    while True:
+        try:
+            return call()
+        except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError) as error:
+            if time.monotonic() + delay > deadline:
+                logger.error("%s could not be published: %s", what, error)  # noqa: TRY400  # an outage, not a bug: no traceback
+                return None
+            logger.warning("%s waits for Redis: %s", what, error)
+        time.sleep(delay)
+        delay = min(1.0, delay * 2)
+
+
+_installed: WeakKeyDictionary[Celery, Integration] = WeakKeyDictionary()
+
+
+def register(app: Celery, integration: Integration) -> None:
+    """Remember that an app is installed."""
+    _installed[app] = integration
+
+
+def of(app: Celery) -> Integration | None:
+    """The integration of an app, None if it is not installed."""
+    return _installed.get(app)

@@ -1,0 +1,132 @@
+"""What Celery says by signal and nowhere else: queued, started, retried, finished in whatever way."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+import uuid
+from typing import Any
+
+import redis
+from celery import Celery, current_app, signals
+
+from headway import run as runs
+from headway.celery import catalogue, integration
+from headway.events import Amount, Extra, Report, State, encode
+from headway.store import Refused
+
+logger = logging.getLogger(__name__)
+
+MAX_ARGS = 64 * 1024
+"""Bytes of arguments that the task resource shows."""
+
+Details = dict[str, str | bytes | float]
+
+
+def connect() -> None:
+    """Listen to Celery; doing it again changes nothing."""
+    signals.before_task_publish.connect(_queued, dispatch_uid="headway-queued")
+    signals.task_prerun.connect(_started, dispatch_uid="headway-started")
+    signals.task_retry.connect(_retried, dispatch_uid="headway-retried")
+    signals.task_postrun.connect(_left, dispatch_uid="headway-left")
+    signals.worker_ready.connect(_ready, dispatch_uid="headway-ready")
+    signals.worker_shutting_down.connect(_stopping, dispatch_uid="headway-stopping")
+
+
+def _arguments(args: Any, kwargs: Any) -> bytes:
+    """The arguments as JSON: the keyword ones by name, positional ones under `*`."""
+    shown = {**kwargs, "*": list(args)} if args else dict(kwargs)
+    data = encode(shown)
+    return data if len(data) <= MAX_ARGS else encode({"omitted": f"{len(data)} bytes"})
+
+
+def _family(parent: str | None, root: str | None, group: str | None) -> Details:
+    family = {"parent_id": parent, "root_id": root, "group_id": group}
+    return {name: value for name, value in family.items() if value}
+
+
+def _queued(body: Any, headers: dict[str, Any], routing_key: str | None = None, **_: Any) -> None:
+    headway = integration.of(current_app._get_current_object())  # noqa: SLF001  # Celery's own way to see behind the proxy
+    task_id = headers.get("id") if isinstance(headers, dict) else None
+    if headway is None or not task_id or not isinstance(body, tuple):
+        return
+    now = time.time()
+    details: Details = {"task": headers["task"], "queue": routing_key or "", "created_at": now}
+    details |= _family(headers.get("parent_id"), headers.get("root_id"), headers.get("group"))
+    details["args"] = _arguments(body[0], body[1])
+    report = Report(type="state", state=State.PENDING, ts=now, amount=Amount(), percent=None, message=None)
+    if headers.get("retries"):
+        return  # a retry of a task that watchers know: RETRY says so
+    try:
+        headway.store.publish(task_id, report, details=details)
+    except Refused:
+        pass  # an id that has been used: the worker will say what becomes of it
+    except redis.RedisError as error:
+        logger.warning("task %s is queued, but cannot be shown as PENDING: %s", task_id, error)
+
+
+def _started(task_id: str, task: Any, args: Any = (), kwargs: Any = None, **_: Any) -> None:
+    request = task.request
+    headway = integration.of(task.app)
+    if headway is None or request.is_eager or request.called_directly:
+        return
+    delivery = request.delivery_info or {}
+    details: Details = {
+        "task": task.name,
+        "worker": request.hostname or "",
+        "queue": delivery.get("routing_key") or "",
+        "args": _arguments(args, kwargs or {}),
+    }
+    details |= _family(request.parent_id, request.root_id, request.group)
+    report = Report(type="state", state=State.STARTED, ts=time.time(), amount=Amount(), percent=None, message=None)
+    try:
+        run = headway.begin(task_id, report, details, uuid.uuid4().hex)
+    except Refused as refusal:
+        run = runs.Run(headway.store, task_id, "", headway.hz)
+        run.stop = refusal
+    runs.begin(run)
+
+
+def _retried(sender: Any, request: Any, reason: Any = None, **_: Any) -> None:
+    headway = integration.of(sender.app)
+    if headway is None:
+        return
+    run = runs.end(request.id)
+    attempt = run.attempt if run else ""
+    cause = getattr(reason, "exc", None) or reason
+    limit = sender.max_retries
+    extra = Extra(
+        retry_at=_retry_at(getattr(reason, "when", None)),
+        reason=f"{type(cause).__qualname__}: {cause}" if isinstance(cause, BaseException) else "retried",
+        max_attempts=None if limit is None else limit + 1,
+    )
+    try:
+        for report, operation in run.last_words() if run else []:
+            headway.deliver(request.id, report, attempt, operation)
+        report = Report(type="state", state=State.RETRY, ts=time.time(), extra=extra)
+        headway.deliver(request.id, report, attempt, uuid.uuid4().hex)
+    except Refused as refusal:
+        # The next attempt was faster than this one's last word.
+        logger.info("retry of task %s is not announced: %s", request.id, refusal)
+
+
+def _retry_at(when: Any) -> float:
+    if isinstance(when, datetime.datetime):
+        return when.timestamp()
+    return time.time() + float(when or 0)
+
+
+def _left(task_id: str, **_: Any) -> None:
+    runs.end(task_id)  # also after Ignore and Reject, which end a body without an end of the task
+
+
+def _ready(sender: Any, **_: Any) -> None:
+    app: Celery = sender.app
+    headway = integration.of(app)
+    if headway is not None:
+        catalogue.announce(app, headway)
+
+
+def _stopping(**_: Any) -> None:
+    catalogue.stop()
