@@ -1,0 +1,57 @@
+// Watching: a Connection, a Follower for each task, and a card to show it in.
+
+import { Connection } from "./connection.js";
+import { Follower } from "./follow.js";
+
+// One task over its own socket, to its end. `cursor` asks for the kept events since then; `deliver` gets every event.
+export function watchTask(card, deliver = () => {}, cursor = null) {
+  const follower = new Follower(cursor);
+  const path = `/ws/task/${encodeURIComponent(card.taskId)}`;
+  const connection = new Connection(
+    () => (follower.cursor ? `${path}?cursor=${follower.cursor}` : path),
+    {
+      down: () => card.disconnected(),
+      refused: (code, reason) => card.refused(reason),
+      message(event) {
+        if (!("seq" in event)) return; // an answer to a ping
+        const verdict = follower.feed(event);
+        if (verdict === "gap") return connection.renew();
+        card.connected();
+        if (verdict === "duplicate") return;
+        card.show(event);
+        deliver(event);
+        if (follower.finished) connection.close();
+      },
+    },
+  );
+}
+
+// Many tasks over one socket (`WS /ws`), each to its end.
+export function watchMany(cards) {
+  const watched = new Map(cards.map((card) => [card.taskId, { card, follower: new Follower() }]));
+  if (watched.size === 0) return;
+
+  const subscription = ([id, { follower }]) => (follower.cursor ? { id, cursor: follower.cursor } : { id });
+  const end = (id) => {
+    watched.delete(id);
+    if (watched.size === 0) return connection.close();
+    connection.send({ type: "unsubscribe", tasks: [{ id }] });
+  };
+  const each = (what) => watched.forEach(({ card }) => what(card));
+
+  const connection = new Connection(() => "/ws", {
+    open: () => connection.send({ type: "subscribe", tasks: [...watched].map(subscription) }),
+    down: () => each((card) => card.disconnected()),
+    refused: (code, reason) => each((card) => card.refused(reason)),
+    message(event) {
+      const { card, follower } = watched.get(event.task_id) ?? {};
+      if (!card || !("seq" in event)) return;
+      const verdict = follower.feed(event);
+      if (verdict === "gap") return connection.renew();
+      card.connected();
+      if (verdict === "duplicate") return;
+      card.show(event);
+      if (follower.finished) end(card.taskId);
+    },
+  });
+}
