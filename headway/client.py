@@ -42,7 +42,7 @@ HEALTHY_AFTER = 10.0
 """Seconds. A connection that held so long was a good one: the next break starts with the shortest window again."""
 
 
-class WatchRefused(Exception):  # noqa: N818 - the refusal is the hub's answer; the subclasses say which
+class WatchRefused(Exception):
     """The hub will not let this task be watched, and asking again would not change that."""
 
 
@@ -62,7 +62,7 @@ class UnknownTask(WatchRefused):
     """4404: there is no such task."""
 
 
-class TaskFailed(Exception):  # noqa: N818 - reads as what happened, like Celery's own names for it
+class TaskFailed(Exception):
     """The task ended in FAILURE. `error` says why (None if the hub no longer knows)."""
 
     def __init__(self, error: Failure | None) -> None:
@@ -70,7 +70,7 @@ class TaskFailed(Exception):  # noqa: N818 - reads as what happened, like Celery
         self.error = error
 
 
-class TaskRevoked(Exception):  # noqa: N818 - as TaskFailed
+class TaskRevoked(Exception):
     """The task ended in REVOKED: somebody cancelled it, or it expired in the queue."""
 
 
@@ -112,7 +112,7 @@ class _Backoff:
         return random.uniform(0, window)  # noqa: S311 - spreads load, guards nothing
 
 
-class _Lost(Exception):  # noqa: N818 - private to this file
+class _Lost(Exception):
     """A connection ended in a way that another one may mend."""
 
     def __init__(self, reason: str, code: int | None = None) -> None:

@@ -88,6 +88,8 @@ def _facts(known: dict[str, Any]) -> list[tuple[str, str | datetime]]:
 def _fact(key: str, value: Any) -> str | datetime:
     if key.endswith("_at"):
         return moment(value)
+    if key == "attempts":
+        return ", ".join(f"{attempt['attempt']} {attempt['state'] or 'running'}" for attempt in value)
     return duration(value) if key == "runtime" else plain(value)
 
 
@@ -136,13 +138,9 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def moment(value: float | str | datetime) -> datetime:
-    """A point in time as the task resource has it (ISO 8601 or Unix seconds)."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(value, UTC)
+def moment(seconds: float) -> datetime:
+    """A point in time as the task resource has it (Unix seconds)."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def when(value: datetime) -> str:

@@ -6,28 +6,36 @@ Everything is rendered here first, so that it can be read with scripts off; stat
 
 from __future__ import annotations
 
-import re
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio.to_thread
-from starlette.responses import FileResponse
-from starlette.routing import Mount, Route
+import redis
+import structlog
+from sqlalchemy.exc import DBAPIError
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from headway.storage import UnknownRef
+from headway.storage import REF, UnknownRef
 from hub import card
+from hub.models import Job
+from hub.resource import resource
+from hub.services import Services
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import BaseRoute
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+log = structlog.get_logger()
 
 _ROOT = Path(__file__).parent.parent
 _STATIC = _ROOT / "static"
-_REF = re.compile(r"f_[0-9a-f]{32}")
 
+OUTAGES = (redis.RedisError, DBAPIError, OSError)
+"""What the clients of Redis and PostgreSQL raise when their server is away."""
 RECENT = 20
 """Jobs on the front page. The whole history has a page of its own."""
 
@@ -42,8 +50,8 @@ async def home(request: Request) -> Response:
     """`GET /`, with the bar of the job named by `?job=` on top."""
     wanted = request.query_params.get("job", "")
     focus = await _known(request, wanted) if wanted else None
-    jobs = await request.app.state.jobs.recent(RECENT)
-    recent = [await _card(request, job) for job in jobs if job.task_id != wanted]
+    jobs = [job for job in await _services(request).jobs.recent(RECENT) if job.task_id != wanted]
+    recent = await asyncio.gather(*(_card(request, job) for job in jobs))
     context = {"focus": focus, "missing": None if focus else wanted, "recent": recent}
     return _page(request, "home.html", context)
 
@@ -53,7 +61,7 @@ async def job(request: Request) -> Response:
     task_id = request.path_params["task_id"]
     known = await _known(request, task_id)
     if known is None:
-        return _page(request, "missing.html", {"task_id": task_id}, status_code=404)
+        return _page(request, "missing.html", {"task_id": task_id}, 404)
     return _page(request, "job.html", {"job": known})
 
 
@@ -62,40 +70,57 @@ async def favicon(_: Request) -> Response:
     return FileResponse(_STATIC / "favicon.svg", media_type="image/svg+xml")
 
 
-def _page(request: Request, name: str, context: dict[str, Any], status_code: int = 200) -> Response:
+def _patient(endpoint: Endpoint) -> Endpoint:
+    """While a server behind the hub is away, people get a page that says so and tries again, and not a JSON problem."""
+
+    async def page(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except OUTAGES as error:
+            log.warning("outage", error=str(error), path=request.url.path)
+            return _page(request, "away.html", {}, 503)
+
+    return page
+
+
+def _page(request: Request, name: str, context: dict[str, Any], status: int = 200) -> Response:
     # A page is true for a moment only: going back to it must not show that moment as the present.
     headers = {"Cache-Control": "no-cache"}
-    return templates.TemplateResponse(request, name, context, status_code=status_code, headers=headers)
+    return templates.TemplateResponse(request, name, context, status_code=status, headers=headers)
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
 
 
 async def _known(request: Request, task_id: str) -> card.Card | None:
-    resource = await request.app.state.store.resource(task_id)
-    if resource is None:
+    known = await _resource(request, task_id)
+    if known is None:
         return None
-    created = resource.get("created_at")
-    return card.card(
-        task_id,
-        resource.get("task") or "task",
-        await _title(request, resource.get("task"), resource.get("args")),
-        card.moment(created) if created is not None else None,
-        resource,
-    )
+    title = await _title(request, known["task"], known["args"])
+    created = known["created_at"]
+    return card.card(task_id, known["task"] or "task", title, card.moment(created) if created else None, known)
 
 
-async def _card(request: Request, job: Any) -> card.Card:
-    resource = await request.app.state.store.resource(job.task_id)
-    title = await _title(request, job.task, job.args)
-    return card.card(job.task_id, job.task, title, card.moment(job.created_at), resource)
+async def _card(request: Request, job: Job) -> card.Card:
+    known = await _resource(request, job.task_id)
+    return card.card(job.task_id, job.task, await _title(request, job.task, job.args), job.created_at, known)
+
+
+async def _resource(request: Request, task_id: str) -> dict[str, Any] | None:
+    fields = await _services(request).store.details(task_id)
+    return resource(task_id, fields, []) if "seq" in fields else None  # the pages show no children
 
 
 async def _title(request: Request, task: str | None, args: dict[str, Any] | None) -> str:
     """The name of the file a job works on, where it has one: people know their files, not our task ids."""
     for value in (args or {}).values():
-        if isinstance(value, str) and _REF.fullmatch(value):
+        if isinstance(value, str) and REF.fullmatch(value):
             try:
-                return await anyio.to_thread.run_sync(request.app.state.storage.name, value)
+                return await anyio.to_thread.run_sync(_services(request).storage.name, value)
             except UnknownRef:
-                break  # the upload has expired, its job is still history
+                break  # the upload has been deleted, its job is still history
     return task or "task"
 
 
@@ -109,8 +134,8 @@ class _Revalidated(StaticFiles):
 
 
 routes: list[BaseRoute] = [
-    Route("/", home, name="home"),
-    Route("/jobs/{task_id}", job, name="job"),
+    Route("/", _patient(home), name="home"),
+    Route("/jobs/{task_id}", _patient(job), name="job"),
     Route("/favicon.ico", favicon),
     Mount("/static", _Revalidated(directory=_STATIC), name="static"),
 ]

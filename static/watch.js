@@ -45,7 +45,11 @@ export function watchMany(cards) {
     refused: (code, reason) => each((card) => card.refused(reason)),
     message(event) {
       const { card, follower } = watched.get(event.task_id) ?? {};
-      if (!card || !("seq" in event)) return;
+      if (!card) return; // an answer to a ping, or late news of a task that is not watched any more
+      if (event.type === "error") {
+        card.refused(event.detail);
+        return end(card.taskId);
+      }
       const verdict = follower.feed(event);
       if (verdict === "gap") return connection.renew();
       card.connected();
