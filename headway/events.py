@@ -182,7 +182,17 @@ class Envelope(NamedTuple):
 
 
 _decoder = msgspec.json.Decoder(TaskEvent)
-_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+def spoken(value: object) -> str:
+    """`str(value)`, also of an object whose own `__str__` fails."""
+    try:
+        return str(value)
+    except Exception:  # somebody else's __str__
+        return f"<{type(value).__qualname__}>"
+
+
+_encoder = msgspec.json.Encoder(enc_hook=spoken)
 
 
 def decode(data: bytes | str) -> TaskEvent:
@@ -191,5 +201,31 @@ def decode(data: bytes | str) -> TaskEvent:
 
 
 def encode(value: Any) -> bytes:
-    """Write JSON. What JSON has no word for is written as its `str()`, a number that is not finite as null."""
-    return _encoder.encode(value)
+    """Write JSON, whatever comes.
+
+    What JSON has no word for is written as its `str()`, a number that is not finite as null, half a surrogate pair
+    (in every file name that is not UTF-8) as `?`, and a value without end as a note that it is one.
+    """
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError:
+        return _encoder.encode(_speakable(value))
+    except RecursionError:
+        return _encoder.encode({"omitted": "nested too deeply"})
+
+
+def _speakable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case msgspec.Struct():
+            fields = msgspec.structs.asdict(value)
+            return {name: _speakable(field) for name, field in fields.items() if field is not UNSET}
+        case dict():
+            return {_speakable(spoken(key)): _speakable(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_speakable(item) for item in value]
+        case None | bool() | int() | float() | bytes() | msgspec.Raw():
+            return value
+        case _:
+            return _speakable(spoken(value))
