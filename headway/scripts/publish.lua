@@ -13,17 +13,13 @@ local TERMINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local id, kind, state, attempt, op, ts = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local amount, percent, message, pace, extra = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 
-local was = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'kept', 'attempt', 'state', 'amount', 'percent', 'message', 'op')
+local was = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'kept', 'attempt', 'state', 'amount', 'percent', 'message', 'op', 'peak')
 local epoch, seq, kept = was[1], tonumber(was[2] or 0), was[3] or '0'
 local running, old = tonumber(was[4] or 0), was[5]
 
 -- A retried call whose first reply was lost: it has been done.
 if op ~= '' and op == was[9] then return {seq, running, epoch} end
 if old and TERMINAL[old] then return {-1, 'finished'} end
-
-if #ARGV > 15 then redis.call('HSET', KEYS[1], unpack(ARGV, 16)) end
--- The submitter may speak after the worker has begun: then it adds what it knows, and nothing happened.
-if old and state == 'PENDING' then return {seq, running, epoch} end
 
 if attempt == '+' then
   attempt = running + 1
@@ -34,17 +30,25 @@ else
   end
 end
 
+if #ARGV > 15 then redis.call('HSET', KEYS[1], unpack(ARGV, 16)) end
+-- The submitter may speak after the worker has begun: then it adds what it knows, and nothing happened.
+if old and state == 'PENDING' then return {seq, running, epoch} end
+
 if not epoch then
+  -- A stream that outlived its hash (eviction takes keys one by one) would refuse the sequence that begins again.
+  redis.call('DEL', KEYS[2])
   local now = redis.call('TIME')
   epoch = string.format('%d%03d', now[1], math.floor(now[2] / 1000))
 end
 if state == '' then state = old or 'PENDING' end
 if amount == '' then amount = was[6] or '"current":0,"total":null,"unit":null,"stage":null' end
 if percent == '' then percent = was[7] or 'null' end
--- Within an attempt percent never goes back, whatever several reporters of one task say.
-if kind == 'progress' and attempt == running and was[7] and was[7] ~= 'null' and percent ~= 'null'
-   and tonumber(percent) < tonumber(was[7]) then percent = was[7] end
-if state == 'SUCCESS' and percent ~= 'null' then percent = '100.0' end
+-- Within an attempt percent never goes back, whatever several reporters of one task say, nor across a time without one.
+local peak = attempt == running and was[10] or '0.0'
+if percent ~= 'null' then
+  if state == 'SUCCESS' then percent = '100.0' end
+  if tonumber(percent) < tonumber(peak) then percent = peak else peak = percent end
+end
 
 seq = seq + 1
 local said = message
@@ -58,7 +62,7 @@ local event = '{"v":1,"type":"' .. kind .. '","task_id":' .. id .. ',"cursor":"'
 
 if kind == 'progress' then
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'seq', seq, 'kept', kept, 'attempt', attempt, 'state', state,
-    'amount', amount, 'percent', percent, 'message', said, 'rest', rest)
+    'amount', amount, 'percent', percent, 'peak', peak, 'message', said, 'rest', rest)
   if seq == 1 then redis.call('EXPIRE', KEYS[1], ARGV[12]) end
   redis.call('SPUBLISH', KEYS[4], 'p ' .. epoch .. ' ' .. seq .. ' ' .. kept .. '\n' .. event)
   return {seq, attempt, epoch}
@@ -76,7 +80,7 @@ if kind == 'log' then
 else
   letter = TERMINAL[state] and 't' or 's'
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'seq', seq, 'kept', seq, 'attempt', attempt, 'state', state,
-    'amount', amount, 'percent', percent, 'message', said, 'rest', rest, 'op', op)
+    'amount', amount, 'percent', percent, 'peak', peak, 'message', said, 'rest', rest, 'op', op)
   local run = 'run:' .. attempt .. ':'
   if state == 'STARTED' then
     redis.call('HSET', KEYS[1], run .. 'started_at', ts)
