@@ -24,7 +24,7 @@ from starlette.templating import Jinja2Templates
 from headway.storage import REF, UnknownRef
 from hub import card
 from hub.models import Job
-from hub.resource import resource
+from hub.resource import read_resource
 from hub.services import Services
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -109,8 +109,7 @@ async def _card(request: Request, job: Job) -> card.Card:
 
 
 async def _resource(request: Request, task_id: str) -> dict[str, Any] | None:
-    fields = await _services(request).store.details(task_id)
-    return resource(task_id, fields, []) if "seq" in fields else None  # the pages show no children
+    return await read_resource(_services(request), task_id)
 
 
 async def _title(request: Request, task: str | None, args: dict[str, Any] | None) -> str:

@@ -1,0 +1,206 @@
+"""The HTTP side: submit a task, ask for it, ask what there is. (DESIGN.md, HTTP.)"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Awaitable
+from typing import Any
+
+import msgspec
+import redis
+from sqlalchemy.exc import DBAPIError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from headway.events import Cursor, encode
+from headway.store import Details
+from hub import catalogue
+from hub.broker import BrokerUnavailable
+from hub.mailbox import Closed, Mailbox
+from hub.problems import Problem
+from hub.resource import read_resource, retry_after
+from hub.services import Services
+from hub.sse import join, parse_cursor, unknown
+
+MAX_WAIT = 30.0
+"""Seconds for which `Prefer: wait` holds an answer, at most."""
+CHECK_TIMEOUT = 3.0
+"""Seconds each server has to answer `/readyz`."""
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?", re.IGNORECASE)
+
+
+class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /tasks`."""
+
+    task: str
+    args: dict[str, Any] = {}
+
+
+class Json(Response):
+    """JSON, written by the one encoder."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return encode(content)
+
+
+async def submit(request: Request) -> Response:
+    """`POST /tasks`: 202 with the task resource; its row is committed before it is published."""
+    services: Services = request.app.state.services
+    submission = _parse(await _body(request, services.settings.max_body))
+    entry = catalogue.find(await services.store.catalogue(), submission.task)
+    catalogue.check(entry, submission.args)
+    await catalogue.check_files(entry, submission.args, services.storage)
+    task_id = str(uuid.uuid4())
+    await _accept(services, task_id, entry, submission.args)
+    body = await _resource(services, task_id)
+    headers = {"Location": f"/tasks/{task_id}", "Retry-After": str(retry_after(body["state"]) or 0)}
+    return Json(body, 202, headers)
+
+
+async def _accept(services: Services, task_id: str, entry: catalogue.Entry, args: dict[str, Any]) -> None:
+    now = time.time()
+    await services.jobs.add(task_id, entry.task, args, entry.queue, now)
+    try:
+        details: Details = {"task": entry.task, "args": encode(args), "queue": entry.queue, "created_at": now}
+        await services.store.submit(task_id, now, details)
+        await services.broker.send(entry.task, task_id, args, entry.queue)
+    except (BrokerUnavailable, redis.RedisError) as error:
+        # Not accepted after all: nothing must stay that looks as if it were.
+        await services.jobs.remove(task_id)
+        try:
+            await services.store.forget(task_id)
+        except redis.RedisError:
+            raise error from None
+        if isinstance(error, redis.RedisError):
+            raise
+        detail = "The broker cannot be reached at the moment; the task was not accepted."
+        raise Problem(503, detail, headers={"Retry-After": "2"}) from None
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(415, "Send the task as application/json.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            detail = f"The body may have at most {limit:,} bytes; files go to /uploads, and their ref goes here."
+            raise Problem(413, detail, limit=limit)
+    return bytes(body)
+
+
+def _parse(body: bytes) -> Submission:
+    try:
+        return msgspec.json.decode(body, type=Submission)
+    except msgspec.ValidationError as error:
+        raise Problem(422, f'The body must be {{"task": "<name>", "args": {{…}}}}: {error}.') from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Problem(400, f"The body is not JSON: {error}.") from None
+
+
+async def show(request: Request) -> Response:
+    """`GET /tasks/{id}`: the task resource; 304 for a known ETag; `Prefer: wait` holds until something is newer."""
+    services: Services = request.app.state.services
+    task_id = request.path_params["task_id"]
+    known = parse_cursor(request.query_params.get("cursor"))
+    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    match = _WAIT.search(request.headers.get("prefer", ""))
+    headers = {"Cache-Control": "no-cache"}
+    if match:
+        wait = min(float(match[1]), MAX_WAIT)
+        headers["Preference-Applied"] = f"wait={wait:.0f}"
+        await _newer(services, task_id, known or _tagged(tags), wait)
+    here = await services.store.cursor(task_id)
+    if here is None:
+        raise unknown(task_id)
+    if f'"{here}"' in tags or "*" in tags:
+        return Response(status_code=304, headers={**headers, "ETag": f'"{here}"'})
+    body = await _resource(services, task_id)
+    headers["ETag"] = f'"{body["cursor"]}"'
+    pause = retry_after(body["state"])
+    if pause is not None:
+        headers["Retry-After"] = str(pause)
+    return Json(body, headers=headers)
+
+
+def _tagged(tags: list[str]) -> Cursor | None:
+    """The cursor in an ETag of ours."""
+    try:
+        return Cursor.parse(tags[0].strip('"'))
+    except ValueError:
+        return None
+
+
+async def _newer(services: Services, task_id: str, known: Cursor | None, wait: float) -> None:
+    """Return when the task stands elsewhere than at `known`, or has ended, or after `wait` seconds."""
+    mailbox = Mailbox()
+    await join(services, task_id, mailbox, None)
+    try:
+        async with asyncio.timeout(wait):
+            while True:
+                for message in await mailbox.take():
+                    if message.last or known is None or message.cursor != known:
+                        return
+    except (TimeoutError, Closed):
+        return
+    finally:
+        services.connections.leave(task_id, mailbox)
+
+
+async def result(request: Request) -> Response:
+    """`GET /tasks/{id}/result`: a result that was too large for the event."""
+    services: Services = request.app.state.services
+    task_id = request.path_params["task_id"]
+    body = await _resource(services, task_id)
+    if body["state"] != "SUCCESS":
+        raise Problem(404, f"The task has no result: it is {body['state']}.", state=body["state"])
+    try:
+        return Json(await services.broker.result(task_id))
+    except BrokerUnavailable:
+        raise Problem(503, "The result cannot be read at the moment.", headers={"Retry-After": "2"}) from None
+
+
+async def tasks(request: Request) -> Response:
+    """`GET /catalogue`: the tasks that may be submitted, with their schemas."""
+    services: Services = request.app.state.services
+    return Json({"tasks": catalogue.parse(await services.store.catalogue())})
+
+
+async def healthz(_: Request) -> Response:
+    """`GET /healthz`: this process answers."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """`GET /readyz`: 200 when every server behind the hub answers, else 503; the body says which does not."""
+    services: Services = request.app.state.services
+    checks: dict[str, Awaitable[Any]] = {
+        "redis": services.store.ping(),
+        "database": services.jobs.ping(),
+        "broker": services.broker.ping(),
+    }
+    states = dict(zip(checks, await asyncio.gather(*map(_state, checks.values())), strict=True))
+    ready = set(states.values()) == {"ok"}
+    return JSONResponse({"status": "ready" if ready else "unready", "checks": states}, 200 if ready else 503)
+
+
+async def _state(check: Awaitable[Any]) -> str:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT):
+            await check
+    except (redis.RedisError, DBAPIError, BrokerUnavailable, OSError):
+        return "unreachable"
+    return "ok"
+
+
+async def _resource(services: Services, task_id: str) -> dict[str, Any]:
+    body = await read_resource(services, task_id)
+    if body is None:
+        raise unknown(task_id)
+    return body

@@ -1,0 +1,77 @@
+"""Sending tasks: the hub's side of Celery. It knows tasks by name only, and their arguments by the catalogue."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from hub.settings import Settings
+
+TIMEOUT = 3.0
+"""Seconds for one exchange with the broker."""
+CONCURRENT = 8
+"""Threads that send at the same time."""
+
+
+class BrokerUnavailable(Exception):
+    """The broker did not take the message."""
+
+
+class Broker:
+    """Publishes tasks and reads results. Celery's calls block, so each runs in a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = Celery("headway-hub", broker=settings.broker, backend=settings.redis_url, set_as_current=False)
+        options = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "socket_keepalive": True}
+        self._app.conf.update(
+            task_serializer="json",
+            accept_content=["json"],
+            broker_transport_options=options,
+            redis_socket_timeout=TIMEOUT,
+            redis_socket_connect_timeout=TIMEOUT,
+            result_backend_transport_options={"retry_policy": {"max_retries": 0}},
+        )
+        self._threads = anyio.CapacityLimiter(CONCURRENT)
+
+    async def send(self, task: str, task_id: str, args: dict[str, Any], queue: str) -> None:
+        """Queue a task; `BrokerUnavailable` if the broker does not take it within about twice `TIMEOUT`."""
+        send = functools.partial(
+            self._app.send_task,
+            task,
+            kwargs=args,
+            task_id=task_id,
+            queue=queue,
+            retry=True,
+            retry_policy={"max_retries": 1, "interval_start": 0.1},
+            ignore_result=False,
+        )
+        await self._call(send)
+
+    async def result(self, task_id: str) -> Any:
+        """The result of a task that succeeded, from Celery's result backend."""
+        return await self._call(lambda: self._app.AsyncResult(task_id).result)
+
+    async def ping(self) -> None:
+        """Raise `BrokerUnavailable` unless the broker answers."""
+
+        def connect() -> None:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=0, timeout=TIMEOUT)
+                connection.default_channel.client.ping()
+
+        await self._call(connect)
+
+    async def _call(self, call: Any) -> Any:
+        try:
+            return await anyio.to_thread.run_sync(call, limiter=self._threads)
+        except (OperationalError, OSError) as error:
+            raise BrokerUnavailable(str(error)) from error
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._app.close()

@@ -1,0 +1,81 @@
+"""Every error answer of the HTTP side: `application/problem+json` (RFC 9457), never a stack trace."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import redis
+import structlog
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+log = structlog.get_logger()
+
+
+class Problem(Exception):
+    """An answer that says what is wrong and what would be right. `members` are RFC 9457 extension members."""
+
+    def __init__(self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+        self.members = members
+
+
+def response(problem: Problem, instance: str) -> Response:
+    """The answer to send; `instance` is the path it is about."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": instance,
+        **problem.members,
+    }
+    return JSONResponse(body, problem.status, problem.headers, "application/problem+json")
+
+
+async def on_problem(request: Request, error: Exception) -> Response:
+    """A problem that a handler found."""
+    assert isinstance(error, Problem)  # noqa: S101  # registered for this type only
+    return response(error, request.url.path)
+
+
+async def on_http(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses: unknown paths, wrong methods."""
+    assert isinstance(error, HTTPException)  # noqa: S101  # registered for this type only
+    details = {
+        404: f"There is nothing at {request.url.path}.",
+        405: f"{request.method} is not possible at {request.url.path}.",
+    }
+    detail = details.get(error.status_code, error.detail)
+    headers = dict(error.headers) if error.headers else None
+    return response(Problem(error.status_code, detail, headers=headers), request.url.path)
+
+
+async def on_outage(request: Request, error: Exception) -> Response:
+    """A server behind the hub is away: nothing is lost, and asking again is right."""
+    where = "the database" if isinstance(error, DBAPIError) else "the progress store"
+    log.warning("outage", server=where, error=str(error))
+    detail = f"The hub cannot reach {where} at the moment; nothing was changed."
+    return response(Problem(503, detail, headers={"Retry-After": "2"}), request.url.path)
+
+
+async def on_bug(request: Request, error: Exception) -> Response:
+    """Something the hub did not foresee: logged with its traceback, told without."""
+    log.error("unhandled error", exc_info=error)
+    return response(Problem(500, "The hub failed to answer; the error has been logged."), request.url.path)
+
+
+HANDLERS: dict[Any, Any] = {
+    Problem: on_problem,
+    HTTPException: on_http,
+    redis.RedisError: on_outage,
+    DBAPIError: on_outage,
+    ConnectionError: on_outage,
+    Exception: on_bug,
+}

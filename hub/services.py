@@ -1,0 +1,28 @@
+"""What the endpoints share: one of each a process, made by `hub.app` and found in `app.state.services`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from headway.storage import Storage
+from headway.store import AsyncStore
+from hub.broker import Broker
+from hub.connections import Connections
+from hub.feed import Feed
+from hub.history import Jobs
+from hub.settings import Settings
+
+
+@dataclasses.dataclass
+class Services:
+    """The parts of a running hub."""
+
+    settings: Settings
+    store: AsyncStore
+    connections: Connections
+    feed: Feed
+    jobs: Jobs
+    broker: Broker
+    storage: Storage
+    sockets: int = 0
+    """WebSockets open on this process."""

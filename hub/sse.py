@@ -1,0 +1,83 @@
+"""The SSE side: `GET /tasks/{id}/events`, the same events for clients that cannot hold a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import redis
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import Request
+from starlette.responses import Response
+
+from headway.events import Cursor
+from hub.connections import UnknownTask
+from hub.mailbox import Closed, Mailbox
+from hub.problems import Problem
+from hub.services import Services
+from hub.websocket import JOIN_TIMEOUT
+
+KEEP_ALIVE = 15
+"""Seconds between the comments that keep proxies from closing a quiet stream."""
+RETRY = 1_000
+"""Milliseconds after which a browser reconnects."""
+SEND_TIMEOUT = 30.0
+"""Seconds a client may take to accept one message."""
+
+
+async def events(request: Request) -> Response:
+    """The task's events as a stream that ends after the terminal one; resumes after `Last-Event-ID` or `?cursor=`."""
+    services: Services = request.app.state.services
+    task_id = request.path_params["task_id"]
+    cursor = parse_cursor(request.headers.get("last-event-id") or request.query_params.get("cursor"))
+    mailbox = Mailbox()
+    await join(services, task_id, mailbox, cursor)
+    return EventSourceResponse(
+        _stream(services, task_id, mailbox),
+        ping=KEEP_ALIVE,
+        send_timeout=SEND_TIMEOUT,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _stream(services: Services, task_id: str, mailbox: Mailbox) -> AsyncIterator[ServerSentEvent]:
+    retry: int | None = RETRY
+    try:
+        while True:
+            for message in await mailbox.take():
+                # A snapshot that missed events follow carries no id: resuming from it would pass over them.
+                mark = str(message.cursor) if message.cursor else None
+                yield ServerSentEvent(message.data.decode(), event=message.type, id=mark, retry=retry)
+                retry = None
+                if message.last:
+                    return
+    except Closed:
+        return  # too slow: the browser reconnects after its last event
+    finally:
+        services.connections.leave(task_id, mailbox)
+
+
+async def join(services: Services, task_id: str, mailbox: Mailbox, cursor: Cursor | None) -> None:
+    """Let an HTTP watcher in, or answer why not."""
+    try:
+        async with asyncio.timeout(JOIN_TIMEOUT):
+            await services.connections.join(task_id, mailbox, cursor)
+    except UnknownTask:
+        raise unknown(task_id) from None
+    except TimeoutError:
+        raise redis.ConnectionError("no answer") from None
+
+
+def unknown(task_id: str) -> Problem:
+    """The answer about a task that nobody has heard of."""
+    return Problem(404, f"There is no task {task_id[:100]!r}, or it ended so long ago that it has been forgotten.")
+
+
+def parse_cursor(text: str | None) -> Cursor | None:
+    """A cursor of a request; a malformed one is a 400."""
+    if not text:
+        return None
+    try:
+        return Cursor.parse(text)
+    except ValueError as error:
+        raise Problem(400, f"{error}".capitalize() + ".") from None

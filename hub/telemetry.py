@@ -1,0 +1,63 @@
+"""A request's id in every log line, one access line a request, and the headers that every answer carries."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = structlog.get_logger("hub.access")
+
+_REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_TASK_PATH = re.compile(r"/(?:ws/task|tasks|jobs)/([^/]{1,255})")
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+class Telemetry:
+    """ASGI middleware. Paths are logged without their query, where tokens may be."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        context = {"request_id": request_id}
+        if match := _TASK_PATH.match(scope["path"]):
+            context["task_id"] = match[1]
+        seen: dict[str, Any] = {}
+        began = time.perf_counter()
+
+        async def sending(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if message["type"] == "http.response.start":
+                    seen["status"] = message["status"]
+                    for name, value in SECURITY_HEADERS.items():
+                        headers.setdefault(name, value)
+            elif message["type"] == "websocket.close":
+                seen["code"] = message.get("code", 1000)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(**context):
+            try:
+                await self._app(scope, receive, sending)
+            finally:
+                method = scope.get("method", "WS")
+                seconds = round(time.perf_counter() - began, 4)
+                log.info("request", method=method, path=scope["path"], seconds=seconds, **seen)
