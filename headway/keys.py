@@ -22,7 +22,7 @@ def partition(task_id: str) -> int:
 
 
 class TaskKeys(NamedTuple):
-    """The keys of one task, in the order in which the scripts take them."""
+    """The keys of one task; the first five in the order in which `publish` takes them."""
 
     task: str
     """Hash: position, newest state and what the task resource shows."""
@@ -34,13 +34,20 @@ class TaskKeys(NamedTuple):
     """Sharded channel: every event of the task."""
     feed: str
     """Sharded channel of the partition: every change of state."""
+    children: str
+    """List: ids of the tasks that this one has sent."""
 
 
 def of(task_id: str) -> TaskKeys:
     """The keys of a task."""
     tag = f"hw:{{p{partition(task_id):02d}}}"
     return TaskKeys(
-        f"{tag}:task:{task_id}", f"{tag}:replay:{task_id}", f"{tag}:journal", f"{tag}:events:{task_id}", f"{tag}:feed"
+        f"{tag}:task:{task_id}",
+        f"{tag}:replay:{task_id}",
+        f"{tag}:journal",
+        f"{tag}:events:{task_id}",
+        f"{tag}:feed",
+        f"{tag}:children:{task_id}",
     )
 
 

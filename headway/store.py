@@ -21,6 +21,13 @@ from headway.events import Amount, Cursor, Envelope, Report, State, encode
 
 DAY = 86_400
 
+MAX_CHILDREN = 1_000
+"""Tasks that a task's resource names as its children."""
+
+
+Details = Mapping[str, str | bytes | float]
+"""Fields of the task resource besides the newest event."""
+
 
 class Retention(NamedTuple):
     """How long, and how much of it, the store keeps a task."""
@@ -95,7 +102,7 @@ def _publish_args(
     report: Report,
     attempt: int | str,
     operation: str,
-    details: Mapping[str, str | bytes | float],
+    details: Details,
     retention: Retention,
 ) -> list[str | bytes | float]:
     extra = _inner(report.extra)
@@ -143,6 +150,7 @@ class Store:
     """The synchronous face, for workers. `client` must not decode responses."""
 
     def __init__(self, client: redis.Redis, retention: Retention = KEEP) -> None:
+        self._client = client
         self._retention = retention
         self._publish = client.register_script(_source("publish"))
 
@@ -153,7 +161,7 @@ class Store:
         *,
         attempt: int | str = "",
         operation: str = "",
-        details: Mapping[str, str | bytes | float] | None = None,
+        details: Details | None = None,
     ) -> Position:
         """Publish one report; raises `Superseded`, `Finished`, or redis-py's errors.
 
@@ -161,7 +169,16 @@ class Store:
         sent twice names itself in `operation`. `details` are fields of the task resource.
         """
         args = _publish_args(task_id, report, attempt, operation, details or {}, self._retention)
-        return _position(self._publish(keys=keys.of(task_id), args=args))
+        return _position(self._publish(keys=keys.of(task_id)[:5], args=args))
+
+    def adopt(self, parent_id: str, task_id: str) -> None:
+        """Remember that a task has sent another one; of many, the first `MAX_CHILDREN`."""
+        name = keys.of(parent_id).children
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.rpush(name, task_id)
+            pipe.ltrim(name, 0, MAX_CHILDREN - 1)
+            pipe.expire(name, self._retention.live)
+            pipe.execute()
 
 
 class AsyncStore:
@@ -173,16 +190,16 @@ class AsyncStore:
         self._publish = client.register_script(_source("publish"))
         self._read = client.register_script(_source("read"))
 
-    async def submit(self, task_id: str, ts: float, details: Mapping[str, str | bytes | float]) -> Position:
+    async def submit(self, task_id: str, ts: float, details: Details) -> Position:
         """Say that a task is queued. When a worker was faster, only `details` are added."""
         report = Report(type="state", state=State.PENDING, ts=ts, amount=Amount(), percent=None, message=None)
         args = _publish_args(task_id, report, "", "", details, self._retention)
-        return _position(await self._publish(keys=keys.of(task_id), args=args))
+        return _position(await self._publish(keys=keys.of(task_id)[:5], args=args))
 
     async def forget(self, task_id: str) -> None:
         """Drop a task that was never accepted."""
         names = keys.of(task_id)
-        await self._client.delete(names.task, names.replay)
+        await self._client.delete(names.task, names.replay, names.children)
 
     async def read(self, task_id: str, since: Cursor | None = None) -> Snapshot | None:
         """A task's present, and the `state` and `log` events after `since`; None if there is no such task."""
@@ -190,9 +207,14 @@ class AsyncStore:
         position = (since.epoch, since.seq) if since else ("", "")
         return _snapshot(await self._read(keys=[names.task, names.replay], args=position), since)
 
-    async def details(self, task_id: str) -> dict[str, bytes]:
-        """Every field the store holds of a task; empty if there is no such task."""
-        return await self._hash(keys.of(task_id).task)
+    async def details(self, task_id: str) -> tuple[dict[str, bytes], list[str]]:
+        """Every field the store holds of a task (none if there is no such task), and the ids of its children."""
+        names = keys.of(task_id)
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(names.task)
+            pipe.lrange(names.children, 0, -1)
+            fields, children = await pipe.execute()
+        return {name.decode(): value for name, value in fields.items()}, [child.decode() for child in children]
 
     async def cursor(self, task_id: str) -> Cursor | None:
         """Where a task stands, and nothing more: the cheapest thing to ask."""
@@ -201,9 +223,10 @@ class AsyncStore:
 
     async def catalogue(self) -> dict[str, bytes]:
         """Task name → JSON of its catalogue entry."""
-        return await self._hash(keys.CATALOGUE)
-
-    async def _hash(self, key: str) -> dict[str, bytes]:
         # redis-py types a reply as if the client might decode it; ours must not.
-        fields = cast("dict[bytes, bytes]", await self._client.hgetall(key))
-        return {name.decode(): value for name, value in fields.items()}
+        entries = cast("dict[bytes, bytes]", await self._client.hgetall(keys.CATALOGUE))
+        return {name.decode(): entry for name, entry in entries.items()}
+
+    async def ping(self) -> None:
+        """Raise redis-py's errors unless the server answers."""
+        await self._client.ping()

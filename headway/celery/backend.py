@@ -14,18 +14,19 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 from celery import states
 from celery.app.backends import BACKEND_ALIASES
+from celery.backends.base import DisabledBackend
 from celery.utils.imports import symbol_by_name
 from msgspec import UNSET
 
 from headway import run as runs
 from headway.celery import integration
-from headway.events import Extra, Failure, Report, State, encode
+from headway.events import Extra, Failure, Report, State, encode, spoken
 from headway.store import Refused
 
 MAX_RESULT = 64 * 1024
@@ -34,6 +35,7 @@ _ENDED = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
 _PASSED = frozenset({states.STARTED, states.RETRY, states.PENDING, states.RECEIVED})
 _FRAME = re.compile(r'File "(?:.*[/\\])?([^"/\\]+)", line \d+, in (\S+)')
 _BOUND = frozenset({"current", "total", "message", "unit"})
+_SIMPLE = (type(None), bool, int, float, str)
 
 
 def failure(exc: BaseException | None, traceback: str | None) -> Failure:
@@ -41,7 +43,7 @@ def failure(exc: BaseException | None, traceback: str | None) -> Failure:
     kind = type(exc).__qualname__
     frames = ["/".join(frame) for frame in _FRAME.findall(traceback or "")]
     digest = hashlib.sha256("\n".join([kind, *frames]).encode()).hexdigest()
-    return Failure(kind, str(exc)[: runs.MAX_MESSAGE], digest[:16])
+    return Failure(kind, spoken(exc)[: runs.MAX_MESSAGE], digest[:16])
 
 
 def result_member(task_id: str, result: Any) -> msgspec.Raw:
@@ -56,13 +58,18 @@ class Publishing:
     """Mixed in front of a backend of Celery. Everything it does not name works as before."""
 
     app: Any
+    encode: Callable[[Any], Any]
+    encode_result: Callable[[Any, str], Any]
     _local = threading.local()
 
     def mark_as_done(
         self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
     ) -> None:
+        if store_result and not isinstance(result, _SIMPLE) and not isinstance(self, DisabledBackend):
+            # Raises EncodeError, of which Celery makes a FAILURE: before watchers have been told of a success.
+            self.encode({"result": self.encode_result(result, state)})
         extra = Extra(result=result_member(task_id, result))
-        if self._end(task_id, state, extra):
+        if self._end(task_id, state, extra, request):
             with self._marking(task_id):
                 super().mark_as_done(task_id, result, request, store_result, state)  # type: ignore[misc]
 
@@ -76,7 +83,7 @@ class Publishing:
         call_errbacks: bool = True,
         state: str = states.FAILURE,
     ) -> None:
-        if self._end(task_id, state, Extra(error=failure(exc, traceback))):
+        if self._end(task_id, state, Extra(error=failure(exc, traceback)), request):
             with self._marking(task_id):
                 super().mark_as_failure(  # type: ignore[misc]
                     task_id, exc, traceback, request, store_result, call_errbacks, state
@@ -91,7 +98,7 @@ class Publishing:
         state: str = states.REVOKED,
     ) -> None:
         error = Failure("TaskRevokedError", str(reason), "")
-        if self._end(task_id, state, Extra(error=error, reason=str(reason))):
+        if self._end(task_id, state, Extra(error=error, reason=str(reason)), request):
             with self._marking(task_id):
                 super().mark_as_revoked(task_id, reason, request, store_result, state)  # type: ignore[misc]
 
@@ -105,23 +112,23 @@ class Publishing:
                 if state == states.SUCCESS
                 else Extra(error=failure(result, traceback))
             )
-            if not self._end(task_id, state, extra):
+            if not self._end(task_id, state, extra, request):
                 return result
         elif state not in _ENDED and state not in _PASSED:
             self._progress(task_id, state, result)
         return super().store_result(task_id, result, state, traceback, request, **kwargs)  # type: ignore[misc]
 
-    def _end(self, task_id: str, state: str, extra: Extra) -> bool:
+    def _end(self, task_id: str, state: str, extra: Extra, request: Any) -> bool:
         """Publish the end of a task; False if the store refuses it."""
         headway = integration.of(self.app)
-        if headway is None:
+        if headway is None or getattr(request, "is_eager", False):
             return True
         run = runs.end(task_id)
-        attempt = run.attempt if run else ""
+        attempt, patience = (run.attempt, integration.PATIENCE) if run else ("", integration.BYSTANDER_PATIENCE)
         try:
             words = run.last_words() if run else []
             for report, operation in words:
-                headway.deliver(task_id, report, attempt, operation)
+                headway.deliver(task_id, report, attempt, operation, patience)
             amount, percent, message = run.final() if run else (UNSET, UNSET, UNSET)
             report = Report(
                 type="state",
@@ -132,7 +139,7 @@ class Publishing:
                 message=message,
                 extra=extra,
             )
-            headway.deliver(task_id, report, attempt, uuid.uuid4().hex)
+            headway.deliver(task_id, report, attempt, uuid.uuid4().hex, patience)
         except Refused:
             return False
         return True

@@ -45,7 +45,7 @@ def entry(task: Any) -> dict[str, Any]:
     return {
         "task": task.name,
         "description": " ".join(text.split("\n\n")[0].split()),
-        "queue": task.queue or task.app.conf.task_default_queue,
+        "queue": getattr(task, "queue", None) or task.app.conf.task_default_queue,
         "schema": schema,
     }
 

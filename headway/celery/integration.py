@@ -6,18 +6,18 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import redis
-from celery import Celery
+from celery import Celery, current_app
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from headway.events import Report
 from headway.run import Run
-from headway.store import Position, Store
+from headway.store import Details, Position, Store
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ TIMEOUT = 1.0
 """Seconds one call to Redis may take."""
 PATIENCE = 300.0
 """Seconds for which an ended task's last words are offered to a Redis that is away; its slot waits with them."""
+BYSTANDER_PATIENCE = 10.0
+"""The same for a task that ended without a run in this process: there the worker's main loop may be what waits."""
 STARTED_PATIENCE = 5.0
 """Seconds for which a beginning task waits to be announced; then it runs all the same."""
 
@@ -63,7 +65,7 @@ class Integration:
                 return candidate
         raise ValueError("headway needs a Redis: pass url to install(), or set HEADWAY_REDIS_URL")
 
-    def begin(self, task_id: str, report: Report, details: Mapping[str, str | bytes | float], operation: str) -> Run:
+    def begin(self, task_id: str, report: Report, details: Details, operation: str) -> Run:
         """Announce that a task runs, as its next attempt, and open the run that its body reports to."""
         publish = functools.partial(
             self.store.publish, task_id, report, attempt="+", operation=operation, details=details
@@ -74,21 +76,34 @@ class Integration:
             attempt = position.attempt
         return Run(self.store, task_id, attempt, self.hz)
 
-    def deliver(self, task_id: str, report: Report, attempt: int | str, operation: str) -> Position | None:
+    def deliver(
+        self, task_id: str, report: Report, attempt: int | str, operation: str, patience: float = PATIENCE
+    ) -> Position | None:
         """Publish what must not be lost; None, after a logged error, if Redis stays away. Raises `Refused`."""
         publish = functools.partial(self.store.publish, task_id, report, attempt=attempt, operation=operation)
-        return patiently(publish, PATIENCE, f"{report.type} of task {task_id}")
+        return patiently(publish, patience, f"{report.type} of task {task_id}")
+
+
+# What passes by itself: away, starting, full, or a replica that is about to become the primary.
+_PASSING = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.OutOfMemoryError,
+    redis.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+)
 
 
 def patiently(call: Callable[[], T], patience: float, what: str) -> T | None:
-    """Call until Redis answers, at most for `patience` seconds; None if it did not."""
+    """Call until Redis answers, at most for `patience` seconds; None if it did not, or says no for good."""
     deadline = time.monotonic() + patience
     delay = 0.05
     while True:
         try:
             return call()
-        except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError) as error:
-            if time.monotonic() + delay > deadline:
+        except redis.RedisError as error:
+            if not isinstance(error, _PASSING) or time.monotonic() + delay > deadline:
                 logger.error("%s could not be published: %s", what, error)  # noqa: TRY400  # an outage, not a bug: no traceback
                 return None
             logger.warning("%s waits for Redis: %s", what, error)
@@ -107,3 +122,15 @@ def register(app: Celery, integration: Integration) -> None:
 def of(app: Celery) -> Integration | None:
     """The integration of an app, None if it is not installed."""
     return _installed.get(app)
+
+
+def sending() -> Integration | None:
+    """The integration of the app that is publishing a message, which Celery's signal does not name.
+
+    It is the current one, or the only installed one: in a thread that did not create the app (one of a web server's
+    pool, say) Celery takes an empty default app for the current one.
+    """
+    current = of(current_app._get_current_object())  # noqa: SLF001  # Celery's own way to see behind the proxy
+    if current is None and len(_installed) == 1:
+        return next(iter(_installed.values()))
+    return current

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import time
@@ -9,11 +10,11 @@ import uuid
 from typing import Any
 
 import redis
-from celery import Celery, current_app, signals
+from celery import Celery, signals
 
 from headway import run as runs
 from headway.celery import catalogue, integration
-from headway.events import Amount, Extra, Report, State, encode
+from headway.events import Amount, Extra, Report, State, encode, spoken
 from headway.store import Refused
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def connect() -> None:
     signals.task_prerun.connect(_started, dispatch_uid="headway-started")
     signals.task_retry.connect(_retried, dispatch_uid="headway-retried")
     signals.task_postrun.connect(_left, dispatch_uid="headway-left")
+    signals.worker_init.connect(_starting, dispatch_uid="headway-starting")
     signals.worker_ready.connect(_ready, dispatch_uid="headway-ready")
     signals.worker_shutting_down.connect(_stopping, dispatch_uid="headway-stopping")
 
@@ -47,19 +49,21 @@ def _family(parent: str | None, root: str | None, group: str | None) -> Details:
 
 
 def _queued(body: Any, headers: dict[str, Any], routing_key: str | None = None, **_: Any) -> None:
-    headway = integration.of(current_app._get_current_object())  # noqa: SLF001  # Celery's own way to see behind the proxy
+    headway = integration.sending()
     task_id = headers.get("id") if isinstance(headers, dict) else None
     if headway is None or not task_id or not isinstance(body, tuple):
         return
+    if headers.get("retries"):
+        return  # a retry of a task that watchers know: RETRY says so
     now = time.time()
     details: Details = {"task": headers["task"], "queue": routing_key or "", "created_at": now}
     details |= _family(headers.get("parent_id"), headers.get("root_id"), headers.get("group"))
     details["args"] = _arguments(body[0], body[1])
     report = Report(type="state", state=State.PENDING, ts=now, amount=Amount(), percent=None, message=None)
-    if headers.get("retries"):
-        return  # a retry of a task that watchers know: RETRY says so
     try:
         headway.store.publish(task_id, report, details=details)
+        if parent := headers.get("parent_id"):
+            headway.store.adopt(parent, task_id)
     except Refused:
         pass  # an id that has been used: the worker will say what becomes of it
     except redis.RedisError as error:
@@ -90,15 +94,16 @@ def _started(task_id: str, task: Any, args: Any = (), kwargs: Any = None, **_: A
 
 def _retried(sender: Any, request: Any, reason: Any = None, **_: Any) -> None:
     headway = integration.of(sender.app)
-    if headway is None:
+    if headway is None or request.is_eager:
         return
     run = runs.end(request.id)
     attempt = run.attempt if run else ""
     cause = getattr(reason, "exc", None) or reason
     limit = sender.max_retries
+    said = f"{type(cause).__qualname__}: {spoken(cause)}" if isinstance(cause, BaseException) else "retried"
     extra = Extra(
         retry_at=_retry_at(getattr(reason, "when", None)),
-        reason=f"{type(cause).__qualname__}: {cause}" if isinstance(cause, BaseException) else "retried",
+        reason=said[: runs.MAX_MESSAGE],
         max_attempts=None if limit is None else limit + 1,
     )
     try:
@@ -117,8 +122,24 @@ def _retry_at(when: Any) -> float:
     return time.time() + float(when or 0)
 
 
-def _left(task_id: str, **_: Any) -> None:
-    runs.end(task_id)  # also after Ignore and Reject, which end a body without an end of the task
+def _left(sender: Any, task_id: str, **_: Any) -> None:
+    run = runs.end(task_id)
+    headway = integration.of(sender.app)
+    if run is None or headway is None:
+        return
+    # Ignore and Reject end a body without an end of the task: what it said is said all the same.
+    with contextlib.suppress(Refused):
+        for report, operation in run.last_words():
+            headway.deliver(task_id, report, run.attempt, operation)
+
+
+def _starting(sender: Any, **_: Any) -> None:
+    headway = integration.of(sender.app)
+    try:
+        if headway is not None:
+            headway.client.connection_pool  # noqa: B018
+    except ValueError as error:
+        raise SystemExit(str(error)) from None  # Celery swallows any other exception of a signal's receiver
 
 
 def _ready(sender: Any, **_: Any) -> None:
