@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
 from collections.abc import Callable
 
@@ -76,7 +77,7 @@ class Stage:
     def count(self) -> Number:
         """How many units are done."""
         source = self.source
-        return self.current if source is None else source()
+        return plain(self.current if source is None else source()) or 0
 
     def advance(self, number: Number) -> None:
         """Add to the count; safe from several threads."""
@@ -86,20 +87,51 @@ class Stage:
     @property
     def fraction(self) -> float | None:
         """How much is done, 0 to 1; None when nobody can know."""
-        if self._opened:
-            return min(1.0, self._done + (self.child.weight * (self.child.fraction or 0.0) if self.child else 0.0))
-        if self.total is None or not self.total > 0:
+        # With the lock: a stage seen both as closed and as open would count twice, and percent never comes back down.
+        with self._lock:
+            if self._opened:
+                open_part = self.child.weight * (self.child.fraction or 0.0) if self.child else 0.0
+                return min(1.0, self._done + open_part)
+        total = plain(self.total)
+        if total is None or not total > 0:
             return None
-        return min(1.0, max(0.0, self.count() / self.total))
+        return min(1.0, max(0.0, self.count() / total))
 
     def amount(self) -> Amount:
         """What an event shows of this stage."""
-        return Amount(self.count(), self.total, self.unit, self.path)
+        return Amount(self.count(), plain(self.total), self.unit, self.path)
+
+
+def plain(value: object) -> Number | None:
+    """A number of whatever kind (NumPy's, Decimal, …) as JSON knows it; None for what is not one, or not finite."""
+    if type(value) is int and -_LARGEST <= value <= _LARGEST:
+        return value
+    try:
+        whole = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    else:
+        if -_LARGEST <= whole <= _LARGEST:
+            return whole
+    try:
+        real = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return real if math.isfinite(real) else None
+
+
+_LARGEST = 2**53
+"""The integers that every reader of JSON knows exactly (RFC 8259, section 6)."""
 
 
 def percent(fraction: float) -> float:
     """0-100 with two decimals, rounded down: 100 is said only of what is complete."""
-    return math.floor(fraction * 10_000) / 100
+    # The summand undoes the error of the product: 0.57 * 10_000 is 5699.999999999999.
+    return 100.0 if fraction >= _COMPLETE else min(99.99, math.floor(fraction * 10_000 + 1e-6) / 100)
+
+
+_COMPLETE = 1 - 1e-14
+"""Ten stages of a tenth each add up to 0.9999999999999999."""
 
 
 class Pace:
