@@ -1,0 +1,1 @@
+"""The Celery app that ships with the hub, and its jobs."""

@@ -1,0 +1,70 @@
+"""The Celery app: `celery -A workers.app worker`.
+
+Set REMAP_SIGTERM=SIGQUIT in the worker's environment where SIGTERM is how it is told to stop (containers, systemd): it
+then hands its running task back after GRACE instead of waiting for its end. It has to be in the environment of the
+process, because Celery reads it before this module is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from headway import logs
+from headway.celery import install
+
+GRACE = 3.0
+"""Seconds a task has to end when its worker is told to stop; then the broker gets it back."""
+LONGEST = 26 * 3600
+"""Seconds: longer than the hard time limit of every task here. Redis gives a task to a second worker after that."""
+RESULTS = 7 * 24 * 3600
+"""Seconds Celery's own results are kept."""
+
+_redis_url = os.environ.get("HEADWAY_REDIS_URL", "redis://127.0.0.1:6379/0")
+_socket = {
+    "socket_timeout": 30.0,  # longer than the longest wait for a message, 10 s
+    "socket_connect_timeout": 5.0,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "retry_on_timeout": True,
+}
+
+app = Celery("headway-workers", include=[f"workers.tasks.{name}" for name in ("import_csv", "hash_tree", "simulate")])
+app.conf.update(
+    broker_url=os.environ.get("CELERY_BROKER_URL") or _redis_url,
+    result_backend=_redis_url,
+    task_serializer="json",
+    result_serializer="json",
+    accept_content=["json"],
+    task_track_started=True,
+    # A task is acknowledged when it has ended: a worker that goes away gives it back. Every job here may run twice.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    task_soft_time_limit=LONGEST - 3900,
+    task_time_limit=LONGEST - 3600,
+    result_expires=RESULTS,
+    worker_soft_shutdown_timeout=GRACE,
+    worker_send_task_events=True,
+    task_send_sent_event=True,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": LONGEST, **_socket},
+    redis_socket_timeout=30.0,
+    redis_socket_connect_timeout=5.0,
+    redis_socket_keepalive=True,
+    redis_retry_on_timeout=True,
+    redis_backend_health_check_interval=10,
+    timezone="UTC",
+)
+install(app)
+
+
+def _configure_logging(**_: Any) -> None:
+    logs.configure("worker")
+
+
+# A receiver of this signal keeps Celery from setting up logging of its own.
+setup_logging.connect(_configure_logging, weak=False)
