@@ -53,7 +53,7 @@ def _socket(variable: str, url: str) -> None:
     try:
         parts = urlsplit(url)
         if not parts.scheme or not parts.hostname:
-            raise ValueError("it is not an address")  # noqa: TRY301  # one sentence for all ways to be wrong
+            raise ValueError("it is not an address")  # one sentence for all ways to be wrong
         socket.create_connection((parts.hostname, parts.port or 5672), TIMEOUT).close()
     except (OSError, ValueError) as error:
         raise _unusable(variable, url, error) from error

@@ -55,8 +55,8 @@ class Postgres(Server):
             "unix_socket_directories": "",
             "max_connections": str(MAX_CONNECTIONS),
             "log_min_messages": "warning",
+            # Without them a crash of the machine loses data, a crash of the server still does not.
             "fsync": "on" if self.durable else "off",
-            "synchronous_commit": "on" if self.durable else "off",
             "full_page_writes": "on" if self.durable else "off",
         }
         arguments = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
