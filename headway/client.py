@@ -195,11 +195,14 @@ async def _one_connection(
 
 
 def _connect(endpoint: str, token: str | None, cursor: Cursor | None) -> connect:
+    on_this_machine = urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")
     return connect(
         endpoint + (f"?{urlencode({'cursor': str(cursor)})}" if cursor is not None else ""),
         subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]  # a NewType of str, and nothing else
         # In a header and not in the address: addresses end up in logs.
         additional_headers={"Authorization": f"Bearer {token}"} if token is not None else None,
+        # A proxy named by the environment has no way back to this machine.
+        proxy=None if on_this_machine else True,
         open_timeout=OPEN_TIMEOUT,
         ping_interval=PING_INTERVAL,
         ping_timeout=PING_INTERVAL,

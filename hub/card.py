@@ -6,12 +6,15 @@ off, and before the first event.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from headway.events import State
+from headway.storage import REF
 
 _SIZES = ("kB", "MB", "GB", "TB")
+_DOWNLOAD = re.compile(rf"(/files/{REF.pattern})")
 _PLAIN_LIMIT = 500
 """Characters of one value of a result. A page is for reading; the whole of it is at `GET /tasks/{id}`."""
 
@@ -157,7 +160,9 @@ def plain(value: Any) -> str:
     elif isinstance(value, dict):
         text = ", ".join(f"{name}: {plain(item)}" for name, item in value.items())
     elif isinstance(value, (list, tuple)):
-        text = ", ".join(plain(item) for item in value)
+        text = ", ".join(
+            " ".join(map(plain, item.values())) if isinstance(item, dict) else plain(item) for item in value
+        )
     else:
         text = str(value)
     return text if len(text) <= _PLAIN_LIMIT else text[: _PLAIN_LIMIT - 1] + "…"
@@ -166,3 +171,8 @@ def plain(value: Any) -> str:
 def label(name: str) -> str:
     """The name of a result's field, for reading: `rejected_rows` → `rejected rows`."""
     return name.replace("_", " ")
+
+
+def linked(text: str) -> list[tuple[str, bool]]:
+    """Cut a text at the downloads it names: each piece, and whether it is the path of one."""
+    return [(piece, index % 2 == 1) for index, piece in enumerate(_DOWNLOAD.split(text)) if piece]

@@ -40,9 +40,7 @@ RECENT = 20
 """Jobs on the front page. The whole history has a page of its own."""
 
 templates = Jinja2Templates(directory=_ROOT / "templates")
-templates.env.filters.update(
-    when=card.when, amount=card.amount, plain=card.plain, label=card.label, duration=card.duration
-)
+templates.env.filters.update(when=card.when, amount=card.amount, plain=card.plain, label=card.label, linked=card.linked)
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
 
 
@@ -95,7 +93,7 @@ def _services(request: Request) -> Services:
 
 
 async def _known(request: Request, task_id: str) -> card.Card | None:
-    known = await _resource(request, task_id)
+    known = await read_resource(_services(request), task_id)
     if known is None:
         return None
     title = await _title(request, known["task"], known["args"])
@@ -104,12 +102,8 @@ async def _known(request: Request, task_id: str) -> card.Card | None:
 
 
 async def _card(request: Request, job: Job) -> card.Card:
-    known = await _resource(request, job.task_id)
+    known = await read_resource(_services(request), job.task_id)
     return card.card(job.task_id, job.task, await _title(request, job.task, job.args), job.created_at, known)
-
-
-async def _resource(request: Request, task_id: str) -> dict[str, Any] | None:
-    return await read_resource(_services(request), task_id)
 
 
 async def _title(request: Request, task: str | None, args: dict[str, Any] | None) -> str:

@@ -107,13 +107,17 @@ function node(tag, content, attributes = {}) {
 
 function ending({ state, result, error }) {
   if (!isTerminal(state)) return [];
-  if (error) return [node("p", `${error.type}: ${error.message}`, { class: "error" })];
+  if (error) return [node("p", [`${error.type}: `, ...linked(error.message)], { class: "error" })];
   if (result === null || result === undefined) return [];
   if (typeof result !== "object" || Array.isArray(result)) return [node("p", plain(result))];
   const rows = Object.entries(result).map(([name, value]) =>
     node("div", [node("dt", label(name)), node("dd", shown(value))]));
   return [node("dl", rows)];
 }
+
+// The downloads that an error names, such as the rows an import has rejected.
+const linked = (text) => text.split(/(\/files\/f_[0-9a-f]{32})/).map((piece, index) =>
+  index % 2 ? node("a", piece, { href: piece, download: "" }) : piece);
 
 function shown(value) {
   const href = value?.href;

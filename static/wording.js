@@ -53,12 +53,15 @@ export function pace({ rate, eta, unit }) {
   return [speed, left].filter(Boolean).join(", ");
 }
 
+const listed = (item) =>
+  item !== null && typeof item === "object" && !Array.isArray(item) ? Object.values(item).map(plain).join(" ") : plain(item);
+
 export function plain(value) {
   let text;
   if (value === null || value === undefined) text = "none";
   else if (typeof value === "boolean") text = value ? "yes" : "no";
   else if (typeof value === "number") text = amount(value);
-  else if (Array.isArray(value)) text = value.map(plain).join(", ");
+  else if (Array.isArray(value)) text = value.map(listed).join(", ");
   else if (typeof value === "object") text = Object.entries(value).map(([k, v]) => `${k}: ${plain(v)}`).join(", ");
   else text = String(value);
   return text.length <= PLAIN_LIMIT ? text : `${text.slice(0, PLAIN_LIMIT - 1)}…`;

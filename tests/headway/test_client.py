@@ -114,6 +114,14 @@ async def test_a_token_travels_in_a_header() -> None:
     assert playing.asked == [("/ws/task/t", "Bearer secret")]
 
 
+async def test_a_hub_on_this_machine_is_not_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """http_proxy of the environment is for the world outside."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with hub(END) as playing:
+        assert len(await collect(playing.url)) == 3
+
+
 @pytest.mark.parametrize("code", [None, 1000, 1001, 1011, 1012, 1013, 4408, 4429])
 async def test_a_break_is_mended_with_the_cursor(code: int | None) -> None:
     """Every end that is not final leads to a connection that goes on where the last one stood."""

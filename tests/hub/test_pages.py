@@ -37,8 +37,8 @@ class Hub:
     async def recent(self, limit: int) -> list[Job]:
         return self.rows[:limit]
 
-    async def details(self, task_id: str) -> dict[str, bytes]:
-        return self.tasks.get(task_id, {})
+    async def details(self, task_id: str) -> tuple[dict[str, bytes], list[str]]:
+        return self.tasks.get(task_id, {}), []
 
     def submit(self, task_id: str, state: str = "PROGRESS", *, file: str = "airports.csv", **event: Any) -> None:
         """A job with a file of this name, and what the store knows of it."""
@@ -148,6 +148,14 @@ async def test_an_error_is_shown(hub: Hub) -> None:
     assert "ValueError: line 3" in (await hub.get("/jobs/t1")).text
 
 
+async def test_an_error_links_the_file_it_names(hub: Hub) -> None:
+    """The rows an import has rejected are a click away."""
+    path = f"/files/f_{'0' * 32}"
+    error = {"type": "TooManyRejects", "message": f"all of them are in {path}.", "fingerprint": "f"}
+    hub.submit("t1", "FAILURE", error=error)
+    assert f'all of them are in <a href="{path}" download>{path}</a>.</p>' in (await hub.get("/jobs/t1")).text
+
+
 async def test_a_silent_worker_is_told(hub: Hub) -> None:
     """stalled is not a state of its own, so the page says it in words."""
     hub.submit("t1", stalled=True)
@@ -191,7 +199,7 @@ async def test_nothing_a_page_asks_for_is_missing(hub: Hub) -> None:
 async def test_an_outage_is_a_page_that_tries_again(hub: Hub, error: Exception) -> None:
     """503, in words for people, and the browser comes back by itself."""
 
-    async def details(_: str) -> dict[str, bytes]:
+    async def details(_: str) -> None:
         raise error
 
     hub.store = SimpleNamespace(details=details)
