@@ -97,7 +97,7 @@ def track(
     """Iterate, and report each item as done when the next one is asked for.
 
     `total` defaults to the iterable's length, where it has one. Raises what `Progress` raises. Outside a task it is
-    the plain iterator.
+    the plain iterator. Of loops within one another the outermost counts; for more, give each a `Progress.stage()`.
     """
     run = runs.current()
     if run is None:
@@ -105,7 +105,8 @@ def track(
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     stage = run.root.innermost
-    Progress(total=total, unit=unit, message=message)
+    if stage.source is None:
+        Progress(total=total, unit=unit, message=message)
     return _counted(iterable, run, stage)
 
 
@@ -118,7 +119,9 @@ def _counted(iterable: Iterable[T], run: runs.Run, stage: Stage) -> Iterator[T]:
 
     def items() -> Iterator[T]:
         nonlocal done
-        stage.source = count
+        counts = stage.source is None
+        if counts:
+            stage.source = count
         try:
             for item in iterable:
                 yield item
@@ -126,6 +129,7 @@ def _counted(iterable: Iterable[T], run: runs.Run, stage: Stage) -> Iterator[T]:
                 if run.stop is not None:
                     raise run.stop
         finally:
-            stage.current, stage.source = done, None
+            if counts:
+                stage.current, stage.source = done, None
 
     return items()

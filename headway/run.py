@@ -55,6 +55,7 @@ class Run:
         self._publisher = publisher
         self._lines: deque[tuple[float, Level, str]] = deque(maxlen=MAX_LOG_LINES)
         self._dropped = 0
+        self._queueing = threading.Lock()
         self._said: tuple[Any, ...] | None = None
         self._due = 0.0
         self._backoff = BACKOFF[0]
@@ -64,9 +65,10 @@ class Run:
 
     def log(self, level: Level, text: str) -> None:
         """Queue a log line."""
-        if len(self._lines) == MAX_LOG_LINES:
-            self._dropped += 1
-        self._lines.append((time.time(), level, text[:MAX_MESSAGE]))
+        with self._queueing:
+            if len(self._lines) == MAX_LOG_LINES:
+                self._dropped += 1
+            self._lines.append((time.time(), level, text[:MAX_MESSAGE]))
 
     def sample(self, now: float) -> None:
         """Publish what changed, if it is time to; `now` is monotonic seconds. Never raises."""
@@ -95,12 +97,16 @@ class Run:
         if lost := self._dropped:
             text = f"{lost} log lines were lost while Redis was away"
             yield Report(type="log", ts=time.time(), message=text, extra=Extra(level="warning"))
-            self._dropped -= lost
+            with self._queueing:
+                self._dropped -= lost
         while self._lines:
             line = self._lines[0]
             yield Report(type="log", ts=line[0], message=line[2], extra=Extra(level=line[1]))
-            if self._lines and self._lines[0] is line:  # unless the full queue has pushed it out meanwhile
-                self._lines.popleft()
+            with self._queueing:
+                if self._lines[0] is line:
+                    self._lines.popleft()
+                else:
+                    self._dropped -= 1  # the full queue has pushed out, and counted, what has just been delivered
         report = self._progress(now)
         if report is not None:
             yield report
@@ -186,7 +192,8 @@ class Sampler:
                 except Exception:
                     # A bug here must not end the reports of every other task of this process.
                     logger.exception("progress of task %s cannot be published", run.task_id)
-            time.sleep(min(run.interval for run in runs))
+            # Not for long even if all are slow: a run that begins meanwhile may be in more of a hurry.
+            time.sleep(min(1 / HZ, *(run.interval for run in runs)))
 
 
 sampler = Sampler()
