@@ -78,9 +78,13 @@ def of_headway(env: dict[str, str], hubs: int, workers: int) -> list[Program]:
     python = sys.executable
 
     def program(name: str, *words: str, **options: object) -> Program:
-        return Program(name, launched([python, "-m", *words]), str(ROOT), env, **options)  # type: ignore[arg-type]
+        return Program(name, launched([python, *words]), str(ROOT), env, **options)  # type: ignore[arg-type]
 
+    # Whoever runs `make up` as root knows it; the warning would be ten lines a worker.
     celery = (
+        "-W",
+        "ignore:You're running the worker with superuser",
+        "-m",
         "celery",
         "--quiet",
         "-A",
@@ -90,11 +94,11 @@ def of_headway(env: dict[str, str], hubs: int, workers: int) -> list[Program]:
         "--hostname=worker$(circus.wid)@%h",
     )
     return [
-        program("migrate", "hub.migrate", once=True),
-        program("keeper", "hub.keeper"),
+        program("migrate", "-m", "hub.migrate", once=True),
+        program("keeper", "-m", "hub.keeper"),
         # QUIT: hand the task back to the broker now. TERM would wait for its end, which may be an hour away.
         program(
             "worker", *celery, "--without-gossip", "--without-mingle", count=workers, stop=signal.SIGQUIT, grace=6.0
         ),
-        program("hub", "hub", "--fd", "$(circus.sockets.hub)", count=hubs),
+        program("hub", "-m", "hub", "--fd", "$(circus.sockets.hub)", count=hubs, grace=6.0),
     ]

@@ -88,10 +88,13 @@ class Up:
 
             async def ready() -> bool:
                 with suppress(httpx.HTTPError):
-                    return (await client.get("/readyz")).status_code == httpx.codes.OK
+                    # A task is known to the hub once a worker has announced it: before, `make demo` would be refused.
+                    return (await client.get("/readyz")).status_code == httpx.codes.OK and (
+                        self.options.workers == 0 or bool((await client.get("/catalogue")).json()["tasks"])
+                    )
                 return False
 
-            await self._until(ready, "the hub does not get ready")
+            await self._until(ready, f"the hub does not get ready: ask {self.url}/readyz")
 
     async def _until(self, condition: Callable[[], bool | Awaitable[bool]], failure: str) -> None:
         """Wait for a condition for as long as nobody gives up."""
