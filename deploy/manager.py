@@ -25,6 +25,8 @@ from circus.sockets import CircusSocket
 from circus.watcher import Watcher
 from tornado.ioloop import IOLoop
 
+# It warns of a program that is wanted with no process, which is what WORKERS=0 says.
+logging.getLogger("circus").setLevel(logging.ERROR)
 # Circus looks around every second, finds itself busy and has tornado print a traceback about it.
 logging.getLogger("tornado.application").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], ConflictError))
@@ -141,7 +143,9 @@ class Manager:
         """Stop these programs, all at the same time, each within its grace."""
         self._closing = True
         watchers = [self._watcher(name) for name in names if name in self._programs]
+        pids = [pid for watcher in watchers for pid in watcher.processes]
         await self._alone(lambda: self._arbiter.stop_watchers(watcher_iter_func=lambda **_: watchers))
+        _kill_groups(pids)  # circus waits for the process, not for what the process started
 
     def refuse(self) -> None:
         """Close our end of the shared socket: when the last hub is gone, newcomers are refused at once."""
@@ -149,9 +153,7 @@ class Manager:
 
     def kill(self, names: Iterable[str]) -> None:
         """SIGKILL these programs with their children: each process has a group of its own."""
-        for pid in self.pids(names):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+        _kill_groups(self.pids(names))
 
     async def close(self) -> None:
         """Stop whatever still runs and let everything go."""
@@ -198,6 +200,12 @@ class Manager:
         watcher.respawn = True
         if watcher.is_stopped():
             self._resuming = asyncio.ensure_future(self.start([watcher.name]))
+
+
+def _kill_groups(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _how(code: int | None) -> str:
