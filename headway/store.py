@@ -57,6 +57,14 @@ class Finished(Refused):
     """The task has ended; nothing follows its terminal event."""
 
 
+class Held(Refused):
+    """Another delivery of this task runs, or did a moment ago: its lease ends in `seconds` unless it is renewed."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"held for another {seconds:.1f} s")
+        self.seconds = seconds
+
+
 class Position(NamedTuple):
     """Where a published event stands."""
 
@@ -153,6 +161,8 @@ class Store:
         self._client = client
         self._retention = retention
         self._publish = client.register_script(_source("publish"))
+        self._claim = client.register_script(_source("claim"))
+        self._renew = client.register_script(_source("renew"))
 
     def publish(
         self,
@@ -170,6 +180,28 @@ class Store:
         """
         args = _publish_args(task_id, report, attempt, operation, details or {}, self._retention)
         return _position(self._publish(keys=keys.of(task_id)[:5], args=args))
+
+    def claim(self, task_id: str, generation: int, token: str, lease: float) -> int:
+        """Begin the next attempt and hold the task for `lease` seconds; returns the attempt.
+
+        `token` names this delivery, so that a call whose reply was lost may be repeated. Raises `Finished`,
+        `Superseded` (the message is of an older generation than the task) or `Held`.
+        """
+        args: list[str | int] = [generation, token, round(lease * 1000), self._retention.live]
+        reply = self._claim(keys=[keys.of(task_id).task], args=args)
+        if int(reply[0]) > 0:
+            return int(reply[0])
+        if reply[1] == b"held":
+            raise Held(int(reply[2]) / 1000)
+        raise _REFUSALS[reply[1]](reply[1].decode())
+
+    def renew(self, tokens: Mapping[str, str], lease: float) -> set[str]:
+        """Hold tasks (id → token) for another `lease` seconds, 0 to give them up; the ids that are no longer held."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id, token in tokens.items():
+                self._renew(keys=[keys.of(task_id).task], args=[token, round(lease * 1000)], client=pipe)
+            replies = pipe.execute()
+        return {task_id for task_id, reply in zip(tokens, replies, strict=True) if not reply}
 
     def adopt(self, parent_id: str, task_id: str) -> None:
         """Remember that a task has sent another one; of many, the first `MAX_CHILDREN`."""

@@ -12,7 +12,8 @@ from celery import Celery
 from celery.app.backends import BACKEND_ALIASES
 
 from headway.celery import signals
-from headway.celery.integration import Integration, register
+from headway.celery.claims import ClaimStep
+from headway.celery.integration import Integration, mark_sending, register
 from headway.run import HZ
 
 __all__ = ["install"]
@@ -28,8 +29,11 @@ def install(app: Celery, url: str | None = None, *, hz: float = HZ) -> None:
     """
     if not hz > 0:
         raise ValueError(f"hz must be above 0, not {hz!r}")
-    register(app, Integration(app, url, hz))
+    headway = Integration(app, url, hz)
+    register(app, headway)
+    mark_sending(app, headway)
     # The loader resolves a backend's scheme, through this table, when the app first needs it: so the configuration
     # may still change after install(), and the URL is kept.
     app.loader.override_backends = {alias: f"headway.celery.backend:{alias}" for alias in BACKEND_ALIASES}
+    app.steps["worker"].add(ClaimStep)
     signals.connect()

@@ -7,11 +7,12 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from contextvars import ContextVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import redis
-from celery import Celery, current_app
+from celery import Celery
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -65,16 +66,16 @@ class Integration:
                 return candidate
         raise ValueError("headway needs a Redis: pass url to install(), or set HEADWAY_REDIS_URL")
 
-    def begin(self, task_id: str, report: Report, details: Details, operation: str) -> Run:
-        """Announce that a task runs, as its next attempt, and open the run that its body reports to."""
+    def begin(self, task_id: str, report: Report, details: Details, attempt: int | None, operation: str) -> Run:
+        """Announce that a task runs, and open the run that its body reports to.
+
+        `attempt` is the one that was claimed; None begins the next one, where none was. Raises `Refused`.
+        """
         publish = functools.partial(
-            self.store.publish, task_id, report, attempt="+", operation=operation, details=details
+            self.store.publish, task_id, report, attempt=attempt or "+", operation=operation, details=details
         )
-        attempt: int | str = ""
         position = patiently(publish, STARTED_PATIENCE, f"start of task {task_id}")
-        if position is not None:
-            attempt = position.attempt
-        return Run(self.store, task_id, attempt, self.hz)
+        return Run(self.store, task_id, position.attempt if position else attempt or "", self.hz)
 
     def deliver(
         self, task_id: str, report: Report, attempt: int | str, operation: str, patience: float = PATIENCE
@@ -124,13 +125,28 @@ def of(app: Celery) -> Integration | None:
     return _installed.get(app)
 
 
-def sending() -> Integration | None:
-    """The integration of the app that is publishing a message, which Celery's signal does not name.
+_sending: ContextVar[Integration | None] = ContextVar("headway_sending", default=None)
 
-    It is the current one, or the only installed one: in a thread that did not create the app (one of a web server's
-    pool, say) Celery takes an empty default app for the current one.
+
+def mark_sending(app: Celery, integration: Integration) -> None:
+    """Let `sending()` know when it is `app` that publishes a message."""
+    send = app.send_task
+
+    @functools.wraps(send)
+    def send_task(*args: Any, **options: Any) -> Any:
+        token = _sending.set(integration)
+        try:
+            return send(*args, **options)
+        finally:
+            _sending.reset(token)
+
+    app.send_task = send_task
+
+
+def sending() -> Integration | None:
+    """The integration of the app that is publishing a message just now.
+
+    Celery's signal does not name it, and its current app is another one in every thread that has not created the app
+    (of a web server's pool, say), or when there are several.
     """
-    current = of(current_app._get_current_object())  # noqa: SLF001  # Celery's own way to see behind the proxy
-    if current is None and len(_installed) == 1:
-        return next(iter(_installed.values()))
-    return current
+    return _sending.get()

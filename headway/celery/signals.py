@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import sys
 import time
 import uuid
 from typing import Any
 
 import redis
-from celery import Celery, signals
+from celery import Celery, current_task, signals
 
 from headway import run as runs
 from headway.celery import catalogue, integration
+from headway.celery.claims import ATTEMPT, GENERATION
+from headway.celery.integration import Integration
 from headway.events import Amount, Extra, Report, State, encode, spoken
 from headway.store import Refused
 
@@ -53,8 +56,15 @@ def _queued(body: Any, headers: dict[str, Any], routing_key: str | None = None, 
     task_id = headers.get("id") if isinstance(headers, dict) else None
     if headway is None or not task_id or not isinstance(body, tuple):
         return
+    running = current_task.request if current_task else None
+    if running is not None and running.id == task_id:
+        # A retry, or a task that replaces itself: its message may arrive while the lease of the sender is still live.
+        headers[GENERATION] = int(getattr(running, GENERATION, None) or 0) + 1
     if headers.get("retries"):
-        return  # a retry of a task that watchers know: RETRY says so
+        if running is not None and running.id == task_id:
+            # Said before the message is sent: the next attempt may begin before Celery tells of the retry.
+            _retry(headway, current_task, task_id, sys.exc_info()[1], _due(headers.get("eta")))
+        return
     now = time.time()
     details: Details = {"task": headers["task"], "queue": routing_key or "", "created_at": now}
     details |= _family(headers.get("parent_id"), headers.get("root_id"), headers.get("group"))
@@ -85,7 +95,7 @@ def _started(task_id: str, task: Any, args: Any = (), kwargs: Any = None, **_: A
     details |= _family(request.parent_id, request.root_id, request.group)
     report = Report(type="state", state=State.STARTED, ts=time.time(), amount=Amount(), percent=None, message=None)
     try:
-        run = headway.begin(task_id, report, details, uuid.uuid4().hex)
+        run = headway.begin(task_id, report, details, getattr(request, ATTEMPT, None), uuid.uuid4().hex)
     except Refused as refusal:
         run = runs.Run(headway.store, task_id, "", headway.hz)
         run.stop = refusal
@@ -93,33 +103,34 @@ def _started(task_id: str, task: Any, args: Any = (), kwargs: Any = None, **_: A
 
 
 def _retried(sender: Any, request: Any, reason: Any = None, **_: Any) -> None:
+    """For the main process, which retries the tasks of children that died; a body has said RETRY before it sent."""
     headway = integration.of(sender.app)
-    if headway is None or request.is_eager:
-        return
-    run = runs.end(request.id)
+    running = current_task.request if current_task else None
+    if headway is not None and not request.is_eager and (running is None or running.id != request.id):
+        due = time.time() + float(reason.when or 0) if isinstance(getattr(reason, "when", 0), (int, float)) else None
+        _retry(headway, sender, request.id, getattr(reason, "exc", None) or reason, due)
+
+
+def _retry(headway: Integration, task: Any, task_id: str, cause: BaseException | None, due: float | None) -> None:
+    run = runs.end(task_id)
     attempt = run.attempt if run else ""
-    cause = getattr(reason, "exc", None) or reason
-    limit = sender.max_retries
-    said = f"{type(cause).__qualname__}: {spoken(cause)}" if isinstance(cause, BaseException) else "retried"
+    said = f"{type(cause).__qualname__}: {spoken(cause)}" if cause is not None else "the task asked for it"
     extra = Extra(
-        retry_at=_retry_at(getattr(reason, "when", None)),
+        retry_at=time.time() if due is None else due,
         reason=said[: runs.MAX_MESSAGE],
-        max_attempts=None if limit is None else limit + 1,
+        max_attempts=None if task.max_retries is None else task.max_retries + 1,
     )
     try:
         for report, operation in run.last_words() if run else []:
-            headway.deliver(request.id, report, attempt, operation)
+            headway.deliver(task_id, report, attempt, operation)
         report = Report(type="state", state=State.RETRY, ts=time.time(), extra=extra)
-        headway.deliver(request.id, report, attempt, uuid.uuid4().hex)
+        headway.deliver(task_id, report, attempt, uuid.uuid4().hex)
     except Refused as refusal:
-        # The next attempt was faster than this one's last word.
-        logger.info("retry of task %s is not announced: %s", request.id, refusal)
+        logger.info("retry of task %s is not announced: %s", task_id, refusal)
 
 
-def _retry_at(when: Any) -> float:
-    if isinstance(when, datetime.datetime):
-        return when.timestamp()
-    return time.time() + float(when or 0)
+def _due(eta: str | None) -> float | None:
+    return datetime.datetime.fromisoformat(eta).timestamp() if eta else None
 
 
 def _left(sender: Any, task_id: str, **_: Any) -> None:

@@ -25,7 +25,10 @@ if attempt == '+' then
   attempt = running + 1
 else
   attempt = tonumber(attempt) or running
-  if attempt < running or (old == 'RETRY' and kind == 'progress' and attempt == running) then
+  if attempt < running then return {-1, 'superseded'} end
+  -- An attempt that has said RETRY is over, though the next one has not begun: it may end the task, and nothing else.
+  if old == 'RETRY' and (kind == 'progress' or state == 'RETRY')
+     and redis.call('HEXISTS', KEYS[1], 'run:' .. attempt .. ':finished_at') == 1 then
     return {-1, 'superseded'}
   end
 end
@@ -44,7 +47,8 @@ if state == '' then state = old or 'PENDING' end
 if amount == '' then amount = was[6] or '"current":0,"total":null,"unit":null,"stage":null' end
 if percent == '' then percent = was[7] or 'null' end
 -- Within an attempt percent never goes back, whatever several reporters of one task say, nor across a time without one.
-local peak = attempt == running and was[10] or '0.0'
+-- A start begins at nothing, also when its attempt was claimed before.
+local peak = attempt == running and state ~= 'STARTED' and was[10] or '0.0'
 if percent ~= 'null' then
   if state == 'SUCCESS' then percent = '100.0' end
   if tonumber(percent) < tonumber(peak) then percent = peak else peak = percent end

@@ -1,0 +1,27 @@
+-- Decides whether a delivery may run: one that finds its task finished, held by a live lease, or gone on to a later
+-- generation may not. A grant begins the next attempt.
+--
+-- KEYS  task hash
+-- ARGV  1 generation of the message (a retry carries the next one)   2 token of this delivery   3 lease in milliseconds
+--       4 seconds to keep a live task
+-- Returns {attempt}, or {-1, "finished" | "superseded"}, or {-1, "held", milliseconds until the lease ends}.
+
+local TERMINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
+local generation, token = tonumber(ARGV[1]), ARGV[2]
+local was = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'generation', 'lease', 'holder')
+if was[1] and TERMINAL[was[1]] then return {-1, 'finished'} end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local attempt, current, lease = tonumber(was[2] or 0), tonumber(was[3] or -1), tonumber(was[4] or 0)
+if generation < current then return {-1, 'superseded'} end
+if generation == current and lease > now then
+  if was[5] == token then return {attempt} end
+  return {-1, 'held', lease - now}
+end
+
+attempt = attempt + 1
+redis.call('HSET', KEYS[1], 'attempt', attempt, 'generation', generation, 'holder', token,
+  'lease', string.format('%.0f', now + ARGV[3]))
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return {attempt}
