@@ -110,8 +110,8 @@ function ending({ state, result, error }) {
   if (error) return [node("p", [`${error.type}: `, ...linked(error.message)], { class: "error" })];
   if (result === null || result === undefined) return [];
   if (typeof result !== "object" || Array.isArray(result)) return [node("p", plain(result))];
-  const rows = Object.entries(result).map(([name, value]) =>
-    node("div", [node("dt", label(name)), node("dd", shown(value))]));
+  const rows = Object.entries(result).filter(([, value]) => value !== null).map(([name, value]) =>
+    node("div", [node("dt", label(name)), node("dd", shown(value))], Array.isArray(value) ? { class: "long" } : {}));
   return [node("dl", rows)];
 }
 

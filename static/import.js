@@ -47,6 +47,9 @@ function busy(form, isBusy) {
 // XMLHttpRequest and not fetch: only it tells how much of an upload has gone out.
 function upload(file, form) {
   const request = new XMLHttpRequest();
+  const ask = (leaving) => leaving.preventDefault(); // leaving the page would cut the upload off
+  addEventListener("beforeunload", ask);
+  request.onloadend = () => removeEventListener("beforeunload", ask);
   const abort = form.querySelector("#abort");
   abort.onclick = () => request.abort();
   const show = (loaded, total) => {
@@ -73,7 +76,7 @@ function upload(file, form) {
   });
 }
 
-// The key makes it safe to send again when the answer got lost: the file is imported once.
+// The key lets the hub recognise a request that something on the way has sent twice.
 async function start(ref) {
   const key = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   const request = {
@@ -84,7 +87,7 @@ async function start(ref) {
   const unreachable = () => {
     throw new Error("The file is uploaded, but the hub cannot be reached to start the import. Please try again.");
   };
-  const response = await fetch("/tasks", request).catch(() => fetch("/tasks", request)).catch(unreachable);
+  const response = await fetch("/tasks", request).catch(unreachable);
   const text = await response.text();
   if (!response.ok) throw problemOf(response.status, text);
   return JSON.parse(text);

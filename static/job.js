@@ -44,7 +44,7 @@ function write(event) {
   time.dateTime = at.toISOString();
   time.textContent = timeOfDay(at);
   line.dataset.level = event.level ?? "state";
-  line.append(time, " ", words);
+  line.append(time, words);
   log.append(line);
   while (log.children.length > LOG_LIMIT) log.firstChild.remove();
   section.hidden = false;
