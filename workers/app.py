@@ -20,16 +20,17 @@ GRACE = 3.0
 """Seconds a task has to end when its worker is told to stop; then the broker gets it back."""
 LONGEST = 26 * 3600
 """Seconds: longer than the hard time limit of every task here. Redis gives a task to a second worker after that."""
+RETRY_DELAY = 2
+"""Seconds until a task runs again whose child process was killed."""
 RESULTS = 7 * 24 * 3600
 """Seconds Celery's own results are kept."""
 
 _redis_url = os.environ.get("HEADWAY_REDIS_URL", "redis://127.0.0.1:6379/0")
 _socket = {
-    "socket_timeout": 30.0,  # longer than the longest wait for a message, 10 s
+    "socket_timeout": 15.0,  # longer than the longest blocking read, so that only a dead connection meets it
     "socket_connect_timeout": 5.0,
     "socket_keepalive": True,
     "health_check_interval": 10,
-    "retry_on_timeout": True,
 }
 
 app = Celery("headway-workers", include=[f"workers.tasks.{name}" for name in ("import_csv", "hash_tree", "simulate")])
@@ -42,7 +43,9 @@ app.conf.update(
     task_track_started=True,
     # A task is acknowledged when it has ended: a worker that goes away gives it back. Every job here may run twice.
     task_acks_late=True,
-    task_reject_on_worker_lost=True,
+    # A child that was killed: its task is retried, and fails after its max_retries. Rejecting it would loop for ever.
+    task_retry_on_worker_lost=True,
+    task_annotations={"*": {"default_retry_delay": RETRY_DELAY}},
     worker_prefetch_multiplier=1,
     task_soft_time_limit=LONGEST - 3900,
     task_time_limit=LONGEST - 3600,
@@ -52,7 +55,7 @@ app.conf.update(
     task_send_sent_event=True,
     broker_connection_retry_on_startup=True,
     broker_transport_options={"visibility_timeout": LONGEST, **_socket},
-    redis_socket_timeout=30.0,
+    redis_socket_timeout=15.0,
     redis_socket_connect_timeout=5.0,
     redis_socket_keepalive=True,
     redis_retry_on_timeout=True,

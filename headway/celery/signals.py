@@ -60,6 +60,9 @@ def _queued(body: Any, headers: dict[str, Any], routing_key: str | None = None, 
     if running is not None and running.id == task_id:
         # A retry, or a task that replaces itself: its message may arrive while the lease of the sender is still live.
         headers[GENERATION] = int(getattr(running, GENERATION, None) or 0) + 1
+    elif headers.get("retries"):
+        # The main process retries the task of a child that died; its lease is still live in this very process.
+        headers[GENERATION] = int(headers.get(GENERATION) or 0) + 1
     if headers.get("retries"):
         if running is not None and running.id == task_id:
             # Said before the message is sent: the next attempt may begin before Celery tells of the retry.

@@ -1,0 +1,119 @@
+"""The jobs in real `celery worker` processes, ended in every way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from celery import Celery
+from celery.result import AsyncResult
+
+ROOT = Path(__file__).parents[2]
+ROWS = 1_200_000
+
+
+@pytest.fixture
+def producer(fresh_redis_url) -> Celery:
+    """An app that only sends."""
+    app = Celery("producer", broker=fresh_redis_url, backend=fresh_redis_url, set_as_current=False)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def start(fresh_redis_url, database, storage, tmp_path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start a worker."""
+    workers = []
+    words = ["-A", "workers.app", "worker", "--concurrency=1", "--without-gossip", "--without-mingle"]
+    env = {**os.environ, "HEADWAY_REDIS_URL": fresh_redis_url, "REMAP_SIGTERM": "SIGQUIT"}
+    env.pop("CELERY_BROKER_URL", None)
+
+    def start() -> subprocess.Popen[bytes]:
+        with (tmp_path / f"worker{len(workers)}.log").open("wb") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "celery", *words], cwd=ROOT, env=env, stderr=log, stdout=log
+            )
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        if worker.poll() is None:
+            children = psutil.Process(worker.pid).children(recursive=True)
+            worker.kill()
+            for child in children:
+                child.kill()
+        worker.wait()
+
+
+def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
+    """Wait for a condition and return what it returned."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def import_big(producer, upload, query) -> Callable[[], AsyncResult]:
+    """Send an import that takes some seconds, and wait until it is in the middle."""
+
+    def send() -> AsyncResult:
+        ref = upload(b"n,t\n" + b"".join(b"%d,some text to import\n" % n for n in range(ROWS)))
+        result = producer.send_task("import_csv", kwargs={"file": ref})
+        until(lambda: [rows for (rows,) in query("SELECT rows FROM imports") if rows > 0])
+        return result
+
+    return send
+
+
+def assert_imported_once(result: AsyncResult, query: Callable[..., Any]) -> None:
+    value = result.get(timeout=60)
+    assert value["rows"] == ROWS
+    assert query(f"SELECT count(*), count(DISTINCT n) FROM {value['table']}") == [(ROWS, ROWS)]
+
+
+def test_a_killed_child_costs_neither_the_task_nor_a_row(start, import_big, query):
+    """SIGKILL to the process in which the body runs, twice: the task is retried at once and goes on."""
+    worker = start()
+    result = import_big()
+    for _ in range(2):
+        (before,) = query("SELECT rows, owner FROM imports")
+        for child in psutil.Process(worker.pid).children():
+            child.kill()
+        until(lambda: query("SELECT 1 FROM imports WHERE owner <> %s", before[1]), timeout=10)  # noqa: B023
+    assert_imported_once(result, query)
+
+
+def test_a_worker_told_to_stop_hands_its_task_to_another(start, import_big, query):
+    """SIGTERM: gone within seconds, and the next worker goes on with the import."""
+    worker = start()
+    result = import_big()
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(timeout=10)
+    start()
+    assert_imported_once(result, query)
+
+
+def test_a_problem_is_told_by_its_class_and_its_sentence(start, producer, upload):
+    """No traceback is needed to know what is wrong with the file."""
+    start()
+    result = producer.send_task("import_csv", kwargs={"file": upload(b"")})
+    error = result.get(timeout=60, propagate=False)
+    assert (type(error).__name__, str(error)) == ("EmptyFile", "The file is empty.")
+
+
+def test_a_simulated_failure_is_retried_and_then_works(start, producer):
+    """Through Celery's own retry."""
+    start()
+    result = producer.send_task("simulate", kwargs={"steps": 2, "seconds": 0, "fail_at": 1, "fail_times": 1})
+    assert result.get(timeout=60)["steps"] == 2
