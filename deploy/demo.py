@@ -37,6 +37,7 @@ from hub import card
 
 START_TIMEOUT = 120.0  # seconds for a stack of our own; a slow disk makes a database in half a minute
 STOP_TIMEOUT = 20.0  # seconds; `make up` promises 10
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 ANSWER_TIMEOUT = 120.0  # seconds for the hub's answer to an upload
 
 
@@ -119,15 +120,32 @@ def own_stack(console: Console) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="headway-demo-", ignore_cleanup_errors=True) as folder:
         state, log = Path(folder) / "state", Path(folder) / "up.log"
         command = [sys.executable, "-m", "deploy.up", "--port", str(free_port()), "--state", str(state)]
-        with log.open("wb") as out:
-            # A session of its own: Ctrl-C comes to us, and we stop the stack in order.
-            up = subprocess.Popen(  # noqa: S603  # our own module
-                command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True
-            )
+        up: subprocess.Popen[bytes] | None = None
         try:
+            with log.open("wb") as out, undisturbed():
+                # A session of its own: Ctrl-C comes to us, and we stop the stack in order.
+                up = subprocess.Popen(  # noqa: S603  # our own module
+                    command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True
+                )
             yield until_ready(up, state, log)
         finally:
-            stop(up)
+            if up is not None:
+                with undisturbed():
+                    stop(up)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM to the end of the block, so that no process is started or stopped by half."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda got, _: came.append(got)) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def until_ready(up: subprocess.Popen[bytes], state: Path, log: Path) -> str:

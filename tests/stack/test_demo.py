@@ -106,7 +106,7 @@ def test_without_a_stack_the_demo_brings_its_own(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
-    """Ctrl-C while its own stack starts: the stack goes too."""
+    """Ctrl-C at the moment its own stack starts: the stack goes too."""
     environment = os.environ | {"STATE": str(tmp_path / "none"), "TMPDIR": str(tmp_path)}
     output = (tmp_path / "output").open("w")
     with output:
