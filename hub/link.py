@@ -12,6 +12,7 @@ import contextlib
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import redis
@@ -38,16 +39,27 @@ class Listener(Protocol):
         """The subscription holds again after a break: messages may have been lost before this moment."""
 
 
+class _Question:
+    """One SSUBSCRIBE of a channel on its way, and whoever waits for its acknowledgement."""
+
+    __slots__ = ("renewal", "waiting")
+
+    def __init__(self, waiting: list[asyncio.Future[None]], *, renewal: bool) -> None:
+        self.waiting = waiting
+        self.renewal = renewal
+        """Whether the listener had this channel before the connection broke."""
+
+
 class Link:
     """Subscriptions to sharded channels, one listener each. `run()` must be running."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._pool: Any = client.connection_pool  # its make_connection() is not annotated
-        self._connection: AbstractConnection | None = None
         self._listeners: dict[bytes, Listener] = {}
-        self._asked: dict[bytes, deque[asyncio.Future[None]]] = {}
-        """Who waits for the acknowledgement of which SSUBSCRIBE; the server answers in the order of the questions."""
-        self._broken: set[bytes] = set()
+        self._asked: dict[bytes, deque[_Question]] = {}
+        """What has been asked of each channel; the server answers in the order of the questions."""
+        self._outbox: asyncio.Queue[tuple[bytes, ...]] = asyncio.Queue()
+        """Commands for the current connection. One task sends them: whoever is cancelled half-way disturbs no order."""
         self._heard = 0.0
         self.connected = asyncio.Event()
 
@@ -55,9 +67,9 @@ class Link:
         """Listen to a channel; returns when the server has acknowledged it, however long Redis is away until then."""
         name = channel.encode()
         self._listeners[name] = listener
-        asked = asyncio.get_running_loop().create_future()
-        self._asked.setdefault(name, deque()).append(asked)
-        await self._send(b"SSUBSCRIBE", name)
+        asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault(name, deque()).append(_Question([asked], renewal=False))
+        self._send(b"SSUBSCRIBE", name)
         await asked
 
     async def unsubscribe(self, channel: str, listener: Listener) -> None:
@@ -65,8 +77,9 @@ class Link:
         name = channel.encode()
         if self._listeners.get(name) is listener:
             del self._listeners[name]
-            self._broken.discard(name)
-            await self._send(b"SUNSUBSCRIBE", name)
+            if not self.connected.is_set():
+                self._give_up(name)
+            self._send(b"SUNSUBSCRIBE", name)
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
@@ -76,29 +89,49 @@ class Link:
             try:
                 async with asyncio.timeout(SILENCE_LIMIT):
                     await connection.connect()  # type: ignore[no-untyped-call]  # redis-py has not annotated it
-                await self._restore(connection)
+                # `_watch` is the time limit. redis-py's own goes through wait_for(), which in Python 3.11 can lose a cancel.
+                connection.socket_timeout = None
                 delay = BACKOFF[0]
                 async with asyncio.TaskGroup() as tasks:
+                    self._restore()
+                    tasks.create_task(self._speak(connection))
                     tasks.create_task(self._listen(connection))
-                    tasks.create_task(self._watch(connection))
+                    tasks.create_task(self._watch())
             except* (redis.RedisError, OSError, TimeoutError) as errors:
                 logger.warning("the link to Redis is down: %s", errors.exceptions[0])
             finally:
-                self._connection = None
                 self.connected.clear()
                 with contextlib.suppress(redis.RedisError, OSError):
                     await connection.disconnect(nowait=True)
             await asyncio.sleep(delay)
             delay = min(BACKOFF[1], delay * 2)
 
-    async def _restore(self, connection: AbstractConnection) -> None:
-        """Ask for every subscription again. One acknowledgement a channel answers everybody who waits for it."""
+    def _restore(self) -> None:
+        """Ask for every subscription again, on a new connection that knows of none."""
         self._heard = asyncio.get_running_loop().time()
-        self._broken = set(self._listeners)
-        self._connection = connection
-        if self._listeners:
-            await connection.send_command(b"SSUBSCRIBE", *self._listeners, check_health=False)
+        self._outbox = asyncio.Queue()
         self.connected.set()
+        for name in [name for name in self._asked if name not in self._listeners]:
+            self._give_up(name)
+        for name in self._listeners:
+            questions = self._asked.pop(name, ())
+            waiting = [asked for question in questions for asked in question.waiting if not asked.done()]
+            # Somebody still waits for the first acknowledgement: there was nothing to miss before it.
+            self._asked[name] = deque([_Question(waiting, renewal=not waiting)])
+            self._send(b"SSUBSCRIBE", name)
+
+    def _give_up(self, name: bytes) -> None:
+        """Nobody listens there any more, and no answer will come from the connection that broke."""
+        for question in self._asked.pop(name, ()):
+            for asked in question.waiting:
+                asked.cancel()
+
+    async def _speak(self, connection: AbstractConnection) -> None:
+        while True:
+            commands = [await self._outbox.get()]
+            while not self._outbox.empty():
+                commands.append(self._outbox.get_nowait())
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
     async def _listen(self, connection: AbstractConnection) -> None:
         clock = asyncio.get_running_loop().time
@@ -111,27 +144,25 @@ class Link:
             if kind == b"smessage":
                 listener = self._listeners.get(channel)
                 if listener is not None:
-                    listener.received(payload)
+                    _tell(listener.received, payload)
             elif kind == b"ssubscribe":
                 self._acknowledged(channel)
             elif kind == b"sunsubscribe" and channel in self._listeners and not self._asked.get(channel):
                 raise redis.ConnectionError("the server dropped a subscription")  # its slot has moved
 
     def _acknowledged(self, channel: bytes) -> None:
-        asked = self._asked.get(channel, deque())
-        restored = channel in self._broken
-        # The first acknowledgement after a break counts for all that were asked on the connection that broke.
-        for _ in range(len(asked) if restored else min(1, len(asked))):
-            future = asked.popleft()
-            if not future.done():
-                future.set_result(None)
-        if not asked:
-            self._asked.pop(channel, None)
-        if restored:
-            self._broken.discard(channel)
-            self._listeners[channel].restored()
+        questions = self._asked[channel]
+        question = questions.popleft()
+        if not questions:
+            del self._asked[channel]
+        for asked in question.waiting:
+            if not asked.done():
+                asked.set_result(None)
+        listener = self._listeners.get(channel)
+        if question.renewal and listener is not None:
+            _tell(listener.restored)
 
-    async def _watch(self, connection: AbstractConnection) -> None:
+    async def _watch(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(PING_INTERVAL)
@@ -139,14 +170,17 @@ class Link:
             if silent > SILENCE_LIMIT:
                 raise redis.ConnectionError(f"no answer for {silent:.1f} s")
             if silent >= PING_INTERVAL / 2:
-                await connection.send_command(b"PING", check_health=False)
+                self._send(b"PING")
 
-    async def _send(self, command: bytes, channel: bytes) -> None:
+    def _send(self, *command: bytes) -> None:
         """Send on the current connection; when it is away, `_restore` asks for what is listened to by then."""
-        connection = self._connection
-        if connection is None:
-            return
-        try:
-            await connection.send_command(command, channel, check_health=False)
-        except (redis.RedisError, OSError) as error:
-            logger.warning("the link to Redis broke while sending: %s", error)  # the listening side ends with it
+        if self.connected.is_set():
+            self._outbox.put_nowait(command)
+
+
+def _tell(hear: Callable[..., None], *message: bytes) -> None:
+    """Call a listener. One that fails must not silence all the others."""
+    try:
+        hear(*message)
+    except Exception:
+        logger.exception("a listener failed")
