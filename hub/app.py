@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> Starlette:
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"],
+            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "Prefer"],
             expose_headers=["ETag", "Location", "Retry-After"],
         )
         middleware.insert(1, cors)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from headway.events import Cursor, State
+from headway.events import VERSION, Cursor, State
 from hub.services import Services
 
 MAX_ATTEMPTS = 100
@@ -22,6 +22,8 @@ def resource(task_id: str, fields: dict[str, bytes], children: list[str]) -> dic
     started = _number(fields.get(f"run:{int(fields['attempt'])}:started_at"))
     state = State(fields["state"].decode())
     body: dict[str, Any] = {
+        "v": VERSION,
+        "type": "snapshot",
         "task_id": task_id,
         "cursor": str(Cursor(int(fields["epoch"]), seq)),
         "seq": seq,
