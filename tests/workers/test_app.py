@@ -29,14 +29,14 @@ def producer(fresh_redis_url) -> Celery:
 
 
 @pytest.fixture
-def start(fresh_redis_url, database, storage, tmp_path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Start a worker."""
+def start_with(database, storage, tmp_path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """Start a worker that has the Redis named by a URL."""
     workers = []
     words = ["-A", "workers.app", "worker", "--concurrency=1", "--without-gossip", "--without-mingle"]
-    env = {**os.environ, "HEADWAY_REDIS_URL": fresh_redis_url, "REMAP_SIGTERM": "SIGQUIT"}
-    env.pop("CELERY_BROKER_URL", None)
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(redis_url: str) -> subprocess.Popen[bytes]:
+        env = {**os.environ, "HEADWAY_REDIS_URL": redis_url, "REMAP_SIGTERM": "SIGQUIT"}
+        env.pop("CELERY_BROKER_URL", None)
         with (tmp_path / f"worker{len(workers)}.log").open("wb") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "celery", *words], cwd=ROOT, env=env, stderr=log, stdout=log
@@ -52,6 +52,12 @@ def start(fresh_redis_url, database, storage, tmp_path) -> Iterator[Callable[[],
             for child in children:
                 child.kill()
         worker.wait()
+
+
+@pytest.fixture
+def start(start_with, fresh_redis_url) -> Callable[[], subprocess.Popen[bytes]]:
+    """Start a worker that has the shared Redis."""
+    return lambda: start_with(fresh_redis_url)
 
 
 def until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
@@ -117,3 +123,24 @@ def test_a_simulated_failure_is_retried_and_then_works(start, producer):
     start()
     result = producer.send_task("simulate", kwargs={"steps": 2, "seconds": 0, "fail_at": 1, "fail_times": 1})
     assert result.get(timeout=60)["steps"] == 2
+
+
+def test_a_broker_that_is_away_for_seconds_costs_nothing(valkey_factory, start_with):
+    """SIGKILL to Valkey in the middle of a job: the job succeeds, and the worker takes the next one."""
+    valkey = valkey_factory()
+    start_with(valkey.url)
+    producer = Celery("producer", broker=valkey.url, backend=valkey.url, set_as_current=False)
+    slow = producer.send_task("simulate", kwargs={"steps": 100, "seconds": 8})
+    until(lambda: producer.backend.get_state(slow.id) != "PENDING")
+    valkey.kill()
+    time.sleep(5)  # the outage itself
+    valkey.start()
+    assert until(lambda: _value(producer, slow), timeout=60)["steps"] == 100
+    again = producer.send_task("simulate", kwargs={"steps": 1, "seconds": 0})
+    assert until(lambda: _value(producer, again))["steps"] == 1
+    producer.close()
+
+
+def _value(producer: Celery, result: AsyncResult) -> Any:
+    meta = producer.backend.get_task_meta(result.id)
+    return meta["result"] if meta["status"] == "SUCCESS" else None

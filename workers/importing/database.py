@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import psycopg
 import structlog
 
+from headway import Progress
 from workers.problems import DatabaseAway, DatabaseRefused, DiskFull
 
 T = TypeVar("T")
@@ -50,7 +51,8 @@ class Database:
         """Call `work` inside a transaction and return what it returns.
 
         `work` is called again when the connection broke, also when it broke during the commit and nobody knows whether
-        that went through: it must look before it writes. Raises DatabaseAway, DatabaseRefused or DiskFull.
+        that went through: it must look before it writes. Raises DatabaseAway, DatabaseRefused or DiskFull, and what
+        Progress does.
         """
         deadline, pause = time.monotonic() + self._patience, BACKOFF[0]
         while True:
@@ -66,6 +68,8 @@ class Database:
                 if time.monotonic() + pause > deadline:
                     raise DatabaseAway(f"The database has been away for {self._patience:.0f} seconds.") from error
                 log.warning("database is away", error=str(error).strip(), retry_in=pause)
+                if pause == BACKOFF[0]:
+                    Progress().log("the database is away: waiting for it", level="warning")
             time.sleep(pause)
             pause = min(pause * 2, BACKOFF[1])
 

@@ -9,9 +9,10 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from workers.importing import columns
+from workers.importing.batch import Position
 from workers.importing.encoding import Text, examine
 from workers.importing.ledger import Plan
-from workers.importing.records import Position, Records
+from workers.importing.records import Records
 from workers.problems import HeaderOnly, JobError
 
 DELIMITERS = ",;\t|"

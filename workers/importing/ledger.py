@@ -17,9 +17,9 @@ from psycopg.types.json import Jsonb
 
 from headway import Superseded
 from workers.importing import copying
+from workers.importing.batch import Batch, Position, Reject
 from workers.importing.columns import SQL_TYPES, Column
 from workers.importing.database import Connection, Database
-from workers.importing.records import Batch, Position, Reject
 from workers.problems import TableExists
 
 

@@ -79,7 +79,8 @@ class _Hashing:
     progress: Progress = field(default_factory=Progress)
     files: int = 0
     size: int = 0
-    problems: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: int = 0
+    problems: Manifest | None = None
 
     def run(self) -> dict[str, Any]:
         began = time.monotonic()
@@ -94,9 +95,9 @@ class _Hashing:
             "root": str(self.root),
             "files": self.files,
             "bytes": self.size,
-            "unreadable": len(self.problems),
+            "unreadable": self.unreadable,
             "manifests": links,
-            "problems": self._problems(),
+            "problems": None if self.problems is None else self.storage.link(self.problems.commit()),
             "seconds": round(time.monotonic() - began, 3),
         }
 
@@ -117,7 +118,12 @@ class _Hashing:
             for name in self.algorithms:
                 manifests[name] = Manifest(self.storage, f"{name.upper()}SUMS")
                 stack.callback(manifests[name].abort)
-            yield manifests
+            try:
+                yield manifests
+            except BaseException:
+                if self.problems is not None:
+                    self.problems.abort()
+                raise
 
     def _hash(self, found: Found, manifests: dict[str, Manifest], stage: Progress, expected: int) -> None:
         try:
@@ -153,17 +159,16 @@ class _Hashing:
     def _problem(self, found: Found, why: str) -> None:
         # What a name in no known encoding looks like has to be writable as text.
         name = os.fsdecode(found.path).encode("utf-8", "backslashreplace").decode()
-        self.problems.append((name, why))
-        if len(self.problems) <= PROBLEMS_TOLD:
+        if self.problems is None:
+            self.problems = Manifest(self.storage, "unreadable.csv")
+            self.problems.add(_csv_line("path", "reason"))
+        self.problems.add(_csv_line(name, why))
+        self.unreadable += 1
+        if self.unreadable <= PROBLEMS_TOLD:
             self.progress.log(f"{name} is left out: {why}", level="warning")
 
-    def _problems(self) -> dict[str, Any] | None:
-        if not self.problems:
-            return None
-        buffer = io.StringIO()
-        writer = csv.writer(buffer)
-        writer.writerow(("path", "reason"))
-        writer.writerows(self.problems)
-        with self.storage.create("unreadable.csv") as out:
-            out.write(buffer.getvalue().encode())
-        return self.storage.link(out.ref)
+
+def _csv_line(*fields: str) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow(fields)
+    return buffer.getvalue().encode()

@@ -17,12 +17,13 @@ from headway import Progress
 from headway.storage import FileRef, Storage, UnknownRef
 from workers import settings
 from workers.app import app
+from workers.importing.batch import Reject
 from workers.importing.columns import ColumnType
 from workers.importing.database import Database
 from workers.importing.encoding import Text
 from workers.importing.inspection import inspect, table_name
 from workers.importing.ledger import Entry, Ledger, Rewound
-from workers.importing.records import Records, Reject
+from workers.importing.records import Records
 from workers.problems import DatabaseAway, DiskFull, JobError, TooManyRejects
 
 REJECTS_TOLD = 5

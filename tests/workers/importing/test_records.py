@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.importing import records
+from workers.importing.batch import Position
 from workers.importing.encoding import Text
-from workers.importing.records import Position, Records
+from workers.importing.records import Records
 from workers.problems import BadHeader, EmptyFile, NotText, WrongEncoding
 
 ENCODINGS = st.sampled_from(["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "cp1252", "cp932"])
