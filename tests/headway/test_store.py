@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from headway import keys
 from headway.events import Amount, Cursor, Envelope, Extra, Failure, Report, State, TaskEvent, decode
-from headway.store import DAY, AsyncStore, Finished, Position, Retention, Snapshot, Store, Superseded
+from headway.store import DAY, MAX_CHILDREN, AsyncStore, Finished, Position, Retention, Snapshot, Store, Superseded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -244,14 +244,14 @@ async def test_a_refused_report_changes_nothing(store: Store, reader: AsyncStore
     """Not even the details that came with it."""
     store.publish(task, state(State.STARTED), attempt="+")
     store.publish(task, state(State.STARTED), attempt="+")
-    before = await reader.details(task)
+    before = (await reader.details(task))[0]
     with pytest.raises(Superseded):
         store.publish(task, log(), attempt=1, details={"worker": "zombie"})
     store.publish(task, state(State.SUCCESS))
-    after = await reader.details(task)
+    after = (await reader.details(task))[0]
     with pytest.raises(Finished):
         store.publish(task, log(), details={"worker": "zombie"})
-    assert await reader.details(task) == after
+    assert (await reader.details(task))[0] == after
     assert "worker" not in before | after
 
 
@@ -268,11 +268,15 @@ def test_nothing_follows_the_end(store: Store, task: str, end: State) -> None:
 
 
 def test_progress_after_retry_is_refused(store: Store, task: str) -> None:
-    """A sampler that has not noticed must not turn RETRY back into PROGRESS; the next attempt may."""
+    """A sampler that has not noticed must not turn RETRY back into PROGRESS; the next attempt may.
+
+    One RETRY is enough, too.
+    """
     store.publish(task, state(State.STARTED), attempt="+")
     store.publish(task, state(State.RETRY), attempt=1)
-    with pytest.raises(Superseded):
-        store.publish(task, progress(), attempt=1)
+    for report in (progress(), state(State.RETRY)):
+        with pytest.raises(Superseded):
+            store.publish(task, report, attempt=1)
     store.publish(task, state(State.STARTED), attempt="+")
     assert store.publish(task, progress(), attempt=2).attempt == 2
 
@@ -313,7 +317,7 @@ async def test_a_late_submit_only_adds_details(store: Store, reader: AsyncStore,
         1, 1, before.epoch if before else 0
     )
     assert await reader.read(task) == before
-    details = await reader.details(task)
+    details, _ = await reader.details(task)
     assert (details["task"], details["created_at"]) == (b"t", b"1.0")
 
 
@@ -338,7 +342,7 @@ async def test_the_run_times_of_each_attempt_are_kept(store: Store, reader: Asyn
     store.publish(task, state(State.RETRY), attempt=1)
     store.publish(task, state(State.STARTED), attempt="+")
     store.publish(task, state(State.SUCCESS), attempt=2)
-    runs = {name: value for name, value in (await reader.details(task)).items() if name.startswith("run:")}
+    runs = {name: value for name, value in (await reader.details(task))[0].items() if name.startswith("run:")}
     assert runs == {
         "run:1:started_at": b"1.5",
         "run:1:finished_at": b"1.5",
@@ -423,7 +427,7 @@ async def test_an_unknown_task_is_none(reader: AsyncStore, task: str) -> None:
     """It is never PENDING."""
     assert await reader.read(task) is None
     assert await reader.read(task, Cursor(1, 1)) is None
-    assert await reader.details(task) == {}
+    assert await reader.details(task) == ({}, [])
     assert await reader.cursor(task) is None
 
 
@@ -482,6 +486,15 @@ async def test_what_the_capped_stream_has_lost_is_not_recovered(
         snapshot = await reader.read(task, Cursor(epoch, since))
         assert snapshot is not None
         assert snapshot.recovered is recovered
+
+
+async def test_children_are_named_up_to_a_bound(store: Store, reader: AsyncStore, task: str) -> None:
+    """The first thousand, in the order in which they were sent."""
+    for number in range(MAX_CHILDREN + 2):
+        store.adopt(task, str(number))
+    store.publish(task, state(State.PENDING))
+    _, children = await reader.details(task)
+    assert children == [str(number) for number in range(MAX_CHILDREN)]
 
 
 async def test_the_catalogue_is_read(reader: AsyncStore, client: redis.Redis) -> None:

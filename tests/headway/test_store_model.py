@@ -44,6 +44,7 @@ class Model(RuleBasedStateMachine):
         self.state: str | None = None
         self.attempt = 0
         self.peak = 0.0
+        self.over: set[int] = set()  # attempts that have said RETRY
 
     def teardown(self) -> None:
         self.runner.run(self.reader.aclose())
@@ -60,8 +61,9 @@ class Model(RuleBasedStateMachine):
         if attempt == "+":
             return None
         mine = self.attempt if attempt == "" else int(attempt)
-        waiting = self.state == "RETRY" and report.type == "progress" and mine == self.attempt
-        return Superseded if mine < self.attempt or waiting else None
+        over = self.state == "RETRY" and mine in self.over
+        barred = over and (report.type == "progress" or report.state == "RETRY")
+        return Superseded if mine < self.attempt or barred else None
 
     def publish(self, report: Report, attempt: int | str) -> None:
         refusal = self.refusal(report, attempt)
@@ -86,6 +88,8 @@ class Model(RuleBasedStateMachine):
             return
         self.peak = self.peak if mine == self.attempt else 0.0
         self.attempt = mine
+        if report.state == "RETRY" and mine:
+            self.over.add(mine)
         self.state = report.state if isinstance(report.state, str) else self.state
 
     @initialize()

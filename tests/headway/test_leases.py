@@ -1,0 +1,154 @@
+"""Claims and leases in the store: of all deliveries of a task, one runs."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from headway import keys
+from headway.events import Amount, Report, State
+from headway.store import DAY, Finished, Held, Store, Superseded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LEASE = 60.0
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of the shared server."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> Store:
+    """The synchronous face."""
+    return Store(client)
+
+
+@pytest.fixture
+def task() -> str:
+    """The id of a task that nobody has heard of."""
+    return uuid.uuid4().hex
+
+
+def state(name: State) -> Report:
+    """A change of state."""
+    return Report(type="state", state=name, ts=1.0, amount=Amount(), percent=None, message=None)
+
+
+def test_a_claim_begins_the_next_attempt(store: Store, task: str) -> None:
+    """Also of a task that nobody has announced."""
+    assert store.claim(task, 0, "a", LEASE) == 1
+    store.publish(task, state(State.STARTED), attempt=1)
+    assert store.claim(task, 1, "b", LEASE) == 2
+    with pytest.raises(Superseded):
+        store.publish(task, state(State.SUCCESS), attempt=1)
+
+
+def test_a_held_task_is_refused(store: Store, task: str) -> None:
+    """With the time until its lease ends."""
+    store.claim(task, 0, "a", LEASE)
+    with pytest.raises(Held) as held:
+        store.claim(task, 0, "b", LEASE)
+    assert LEASE - 5 < held.value.seconds <= LEASE
+
+
+def test_a_claim_sent_twice_counts_once(store: Store, task: str) -> None:
+    """Its token tells: the first reply was lost."""
+    assert [store.claim(task, 0, "a", LEASE) for _ in range(2)] == [1, 1]
+
+
+def test_a_lease_that_has_ended_can_be_claimed(store: Store, task: str) -> None:
+    """The worker that held it is dead; the former holder learns it when it renews."""
+    store.claim(task, 0, "a", 0.0)
+    assert store.claim(task, 0, "b", LEASE) == 2
+    assert store.renew({task: "a"}, LEASE) == {task}
+    assert store.renew({task: "b"}, LEASE) == set()
+
+
+def test_a_renewed_lease_holds(store: Store, task: str) -> None:
+    """From then on."""
+    store.claim(task, 0, "a", 1.0)
+    store.renew({task: "a"}, LEASE)
+    with pytest.raises(Held) as held:
+        store.claim(task, 0, "b", LEASE)
+    assert held.value.seconds > LEASE - 5
+
+
+def test_a_lease_given_up_is_free_at_once(store: Store, task: str) -> None:
+    """For a worker that hands its messages back."""
+    store.claim(task, 0, "a", LEASE)
+    store.renew({task: "a"}, 0.0)
+    assert store.claim(task, 0, "b", LEASE) == 2
+
+
+def test_a_retry_does_not_wait_for_its_own_lease(store: Store, task: str) -> None:
+    """It carries the next generation; the message before it is then too old."""
+    store.claim(task, 0, "a", LEASE)
+    assert store.claim(task, 1, "b", LEASE) == 2
+    with pytest.raises(Superseded):
+        store.claim(task, 0, "c", LEASE)
+
+
+@pytest.mark.parametrize("end", [State.SUCCESS, State.FAILURE, State.REVOKED])
+def test_a_finished_task_is_not_run_again(store: Store, task: str, end: State) -> None:
+    """Whatever the generation."""
+    store.claim(task, 0, "a", LEASE)
+    store.publish(task, state(end), attempt=1)
+    for generation in (0, 1):
+        with pytest.raises(Finished):
+            store.claim(task, generation, "b", LEASE)
+
+
+def test_renewing_nothing_is_nothing(store: Store, task: str) -> None:
+    """No task, or one that the store has lost."""
+    assert store.renew({}, LEASE) == set()
+    assert store.renew({task: "a"}, LEASE) == {task}
+
+
+def test_the_attempt_that_was_claimed_begins_at_nothing(store: Store, client: redis.Redis, task: str) -> None:
+    """The percent of the attempt before it does not hold it up."""
+    store.claim(task, 0, "a", 0.0)
+    store.publish(task, state(State.STARTED), attempt=1)
+    report = Report(type="progress", state=State.PROGRESS, ts=1.0, amount=Amount(9, 10), percent=90.0)
+    store.publish(task, report, attempt=1)
+    store.claim(task, 0, "b", LEASE)
+    store.publish(task, state(State.STARTED), attempt=2)
+    report = Report(type="progress", state=State.PROGRESS, ts=1.0, amount=Amount(1, 10), percent=10.0)
+    store.publish(task, report, attempt=2)
+    assert client.hget(keys.of(task).task, "percent") == b"10.0"
+
+
+def test_a_claimed_task_is_kept_like_a_live_one(store: Store, client: redis.Redis, task: str) -> None:
+    """30 days."""
+    store.claim(task, 0, "a", LEASE)
+    assert client.ttl(keys.of(task).task) == 30 * DAY
+
+
+def test_of_many_deliveries_one_is_granted(redis_url: str, task: str) -> None:
+    """However they meet."""
+    granted: list[int] = []
+    barrier = threading.Barrier(8)
+
+    def deliver(number: int) -> None:
+        with redis.Redis.from_url(redis_url) as own:
+            store = Store(own)
+            barrier.wait()
+            try:
+                granted.append(store.claim(task, 0, str(number), LEASE))
+            except Held:
+                return
+
+    threads = [threading.Thread(target=deliver, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert granted == [1]
