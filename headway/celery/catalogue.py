@@ -45,7 +45,7 @@ def entry(task: Any) -> dict[str, Any]:
     return {
         "task": task.name,
         "description": " ".join(text.split("\n\n")[0].split()),
-        "queue": getattr(task, "queue", None) or task.app.conf.task_default_queue,
+        "queue": task.app.amqp.router.route({}, task.name)["queue"].name,
         "schema": schema,
     }
 
@@ -56,8 +56,15 @@ def _default(parameter: inspect.Parameter) -> Any:
 
 
 def entries(app: Celery) -> dict[str, bytes]:
-    """Task name → JSON of its entry, for every task that asks to be in the catalogue."""
-    return {name: encode(entry(task)) for name, task in sorted(app.tasks.items()) if getattr(task, "catalogue", False)}
+    """Task name → JSON of its entry, for every task that asks to be in the catalogue and can be described."""
+    found = {}
+    for name, task in sorted(app.tasks.items()):
+        if getattr(task, "catalogue", False):
+            try:
+                found[name] = encode(entry(task))
+            except (TypeError, NameError) as error:  # NameError: an annotation that exists for type checkers only
+                logger.error("task %s is not in the catalogue: %s", name, error)  # noqa: TRY400  # its author's, not ours
+    return found
 
 
 class _Announcer(threading.Thread):
