@@ -1,0 +1,166 @@
+"""Of all deliveries of a task one runs, whatever happens to the broker and to the workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from celery import Celery
+
+from deploy.valkey import Valkey
+from headway import keys
+from headway.celery import claims, install
+from headway.events import Envelope, State, TaskEvent, decode
+from headway.store import Store
+from tests.conditions import eventually
+
+ROOT = Path(__file__).parents[2]
+
+
+class Bench:
+    """A Valkey of the test's own, a producer, and as many real workers as the test wants."""
+
+    def __init__(self, valkey: Valkey, folder: Path) -> None:
+        self.valkey = valkey
+        self.folder = folder
+        self.client = redis.Redis.from_url(valkey.url)
+        self.app = Celery("producer", broker=valkey.url, backend=valkey.url, set_as_current=False)
+        install(self.app, valkey.url)
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def worker(self, pool: str = "prefork", visibility_timeout: int = 3600) -> subprocess.Popen[bytes]:
+        """Start a worker, and wait until it takes tasks."""
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        environment = {
+            **os.environ,
+            "HEADWAY_REDIS_URL": self.valkey.url,
+            "VISIBILITY_TIMEOUT": str(visibility_timeout),
+            "REMAP_SIGTERM": "SIGQUIT",
+        }
+        command = [sys.executable, "-m", "celery", "-A", "tests.faults.claimed_app", "worker", "-l", "INFO", "-P", pool]
+        command += ["-c", "1", "-n", f"worker-{len(self.workers)}@test"]
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
+        self.workers.append(process)
+        eventually(lambda: b" ready." in log.read_bytes() or process.poll() is not None, 30)
+        assert process.poll() is None, log.read_text()
+        return process
+
+    def send(self, name: str, *args: object) -> str:
+        """Send a task; returns its id."""
+        return str(self.app.send_task(f"tests.faults.claimed_app.{name}", args=args).id)
+
+    def lines(self, name: str) -> int:
+        """How many bodies have left this mark."""
+        path = self.folder / name
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def kept(self, task_id: str) -> list[TaskEvent]:
+        """The task's state and log events so far."""
+        entries = self.client.xrange(keys.of(task_id).replay)
+        return [decode(Envelope.parse(fields[b"e"]).data) for _, fields in entries]
+
+    def ended(self, task_id: str) -> bool:
+        """Whether the task has reached its end."""
+        try:
+            events = self.kept(task_id)
+        except redis.RedisError:
+            return False
+        return bool(events) and events[-1].state.terminal
+
+    def states(self, task_id: str) -> list[tuple[int, State]]:
+        """Attempt and state of each change."""
+        return [(event.attempt, event.state) for event in self.kept(task_id) if event.type == "state"]
+
+
+@pytest.fixture
+def bench(valkey_factory: Callable[[], Valkey], tmp_path: Path) -> Iterator[Bench]:
+    built = Bench(valkey_factory(), tmp_path)
+    try:
+        yield built
+    finally:
+        for process in built.workers:
+            process.kill()
+            process.wait()
+        built.client.close()
+        built.app.close()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_job_outlives_five_seconds_without_redis(bench: Bench, pool: str) -> None:
+    """Valkey dies by SIGKILL in the middle of a job: the job runs once, succeeds, and its end is published."""
+    for _ in range(2):
+        bench.worker(pool)
+    task_id = bench.send("work", str(bench.folder), 8)
+    eventually(lambda: bench.lines("begun") == 1, 15)
+    bench.valkey.kill()
+    time.sleep(5)  # the length of the outage is the rule
+    bench.valkey.start()
+    eventually(lambda: bench.ended(task_id), 40)
+    assert bench.states(task_id)[1:] == [(1, State.STARTED), (1, State.SUCCESS)]
+    assert bench.lines("begun") == bench.lines("ended") == 1
+    following = bench.send("work", str(bench.folder), 0.1)
+    eventually(lambda: bench.ended(following), 30)
+
+
+def test_a_visibility_timeout_cannot_run_a_task_twice(bench: Bench) -> None:
+    """The broker gives a message away again after 2 s, to a second worker: the task runs once all the same."""
+    for _ in range(2):
+        bench.worker(visibility_timeout=2)
+    task_id = bench.send("work", str(bench.folder), 7)
+    eventually(lambda: bench.ended(task_id), 30)
+    assert bench.states(task_id)[1:] == [(1, State.STARTED), (1, State.SUCCESS)]
+    assert bench.lines("begun") == 1
+
+
+def test_a_worker_that_stops_hands_its_task_over(bench: Bench) -> None:
+    """SIGTERM: the task runs on in the next worker at once, as its second attempt, not after a lease or a timeout."""
+    first = bench.worker()
+    task_id = bench.send("work", str(bench.folder), 6)
+    eventually(lambda: bench.lines("begun") == 1, 15)
+    first.terminate()
+    first.wait(15)
+    bench.worker()
+    eventually(lambda: bench.lines("begun") == 2, claims.LEASE / 2)
+    eventually(lambda: bench.ended(task_id), 30)
+    assert bench.states(task_id)[1:] == [(1, State.STARTED), (2, State.STARTED), (2, State.SUCCESS)]
+    assert bench.lines("ended") == 1
+
+
+def test_a_retry_without_a_pause_is_never_lost_nor_unannounced(bench: Bench) -> None:
+    """The retry's message meets the live lease of the attempt that sent it, on two workers at once, and still runs."""
+    for _ in range(2):
+        bench.worker()
+    task_id = bench.send("again", 3)
+    eventually(lambda: bench.ended(task_id), 20)
+    assert bench.states(task_id)[1:] == [
+        (1, State.STARTED),
+        (1, State.RETRY),
+        (2, State.STARTED),
+        (2, State.RETRY),
+        (3, State.STARTED),
+        (3, State.RETRY),
+        (4, State.STARTED),
+        (4, State.SUCCESS),
+    ]
+    retries = [event for event in bench.kept(task_id) if event.state is State.RETRY]
+    assert [event.reason for event in retries] == [f"RuntimeError: try {number}" for number in range(3)]
+    assert {event.max_attempts for event in retries} == {4}
+
+
+def test_a_held_message_stays_until_its_task_has_finished(bench: Bench) -> None:
+    """A second delivery meets a live lease: it is not run, not dropped, and runs when the lease is not renewed."""
+    held_by_nobody_alive = Store(bench.client).claim
+    task_id = "held"
+    held_by_nobody_alive(task_id, 0, "a worker that died", 4.0)
+    bench.worker()
+    bench.app.send_task("tests.faults.claimed_app.work", args=(str(bench.folder), 0.1), task_id=task_id)
+    eventually(lambda: bench.ended(task_id), 20)
+    assert bench.states(task_id)[-2:] == [(2, State.STARTED), (2, State.SUCCESS)]
+    assert bench.lines("begun") == 1
