@@ -1,27 +1,24 @@
-"""The HTTP side: submit a task, ask for it, ask what there is. (DESIGN.md, HTTP.)"""
+"""The HTTP side: ask for a task, ask what there is, ask whether all is well."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import time
-import uuid
 from collections.abc import Awaitable
 from typing import Any
 
-import msgspec
 import redis
 from sqlalchemy.exc import DBAPIError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from headway.events import Cursor, encode
-from headway.store import Details
+from headway.events import Cursor
 from hub import catalogue
 from hub.broker import BrokerUnavailable
 from hub.mailbox import Closed, Mailbox
 from hub.problems import Problem
 from hub.resource import read_resource, retry_after
+from hub.responses import Json
 from hub.services import Services
 from hub.sse import join, parse_cursor, unknown
 
@@ -30,78 +27,6 @@ MAX_WAIT = 30.0
 CHECK_TIMEOUT = 3.0
 """Seconds each server has to answer `/readyz`."""
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?", re.IGNORECASE)
-
-
-class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /tasks`."""
-
-    task: str
-    args: dict[str, Any] = {}
-
-
-class Json(Response):
-    """JSON, written by the one encoder."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return encode(content)
-
-
-async def submit(request: Request) -> Response:
-    """`POST /tasks`: 202 with the task resource; its row is committed before it is published."""
-    services: Services = request.app.state.services
-    submission = _parse(await _body(request, services.settings.max_body))
-    entry = catalogue.find(await services.store.catalogue(), submission.task)
-    catalogue.check(entry, submission.args)
-    await catalogue.check_files(entry, submission.args, services.storage)
-    task_id = str(uuid.uuid4())
-    await _accept(services, task_id, entry, submission.args)
-    body = await _resource(services, task_id)
-    headers = {"Location": f"/tasks/{task_id}", "Retry-After": str(retry_after(body["state"]) or 0)}
-    return Json(body, 202, headers)
-
-
-async def _accept(services: Services, task_id: str, entry: catalogue.Entry, args: dict[str, Any]) -> None:
-    now = time.time()
-    await services.jobs.add(task_id, entry.task, args, entry.queue, now)
-    try:
-        details: Details = {"task": entry.task, "args": encode(args), "queue": entry.queue, "created_at": now}
-        await services.store.submit(task_id, now, details)
-        await services.broker.send(entry.task, task_id, args, entry.queue)
-    except (BrokerUnavailable, redis.RedisError) as error:
-        # Not accepted after all: nothing must stay that looks as if it were.
-        await services.jobs.remove(task_id)
-        try:
-            await services.store.forget(task_id)
-        except redis.RedisError:
-            raise error from None
-        if isinstance(error, redis.RedisError):
-            raise
-        detail = "The broker cannot be reached at the moment; the task was not accepted."
-        raise Problem(503, detail, headers={"Retry-After": "2"}) from None
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Problem(415, "Send the task as application/json.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            detail = f"The body may have at most {limit:,} bytes; files go to /uploads, and their ref goes here."
-            raise Problem(413, detail, limit=limit)
-    return bytes(body)
-
-
-def _parse(body: bytes) -> Submission:
-    try:
-        return msgspec.json.decode(body, type=Submission)
-    except msgspec.ValidationError as error:
-        raise Problem(422, f'The body must be {{"task": "<name>", "args": {{…}}}}: {error}.') from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(400, f"The body is not JSON: {error}.") from None
 
 
 async def show(request: Request) -> Response:

@@ -16,7 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from headway.storage import Storage
 from headway.store import AsyncStore
-from hub import api, history, pages, sse, uploads, websocket
+from hub import api, history, pages, sse, submit, uploads, websocket
 from hub.broker import Broker
 from hub.connections import Connections
 from hub.feed import Feed
@@ -28,7 +28,7 @@ from hub.settings import Settings
 from hub.telemetry import Telemetry
 
 routes = [
-    Route("/tasks", api.submit, methods=["POST"]),
+    Route("/tasks", submit.submit, methods=["POST"]),
     Route("/tasks/{task_id}", api.show),
     Route("/tasks/{task_id}/events", sse.events),
     Route("/tasks/{task_id}/result", api.result),
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> Starlette:
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "Prefer"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"],
             expose_headers=["ETag", "Location", "Retry-After"],
         )
         middleware.insert(1, cors)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-from typing import Any
-
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -29,18 +27,37 @@ def engine(settings: Settings) -> AsyncEngine:
     )
 
 
+class KeyTaken(Exception):
+    """An idempotency key belongs to another job."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.task_id)
+        self.job = job
+
+
 class Jobs:
     """The accepted tasks."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def add(self, task_id: str, task: str, args: dict[str, Any], queue: str, created_at: float) -> None:
-        """Commit a task's row, before the task is published. `created_at` is in Unix seconds."""
-        created = datetime.datetime.fromtimestamp(created_at, datetime.UTC)
+    async def add(self, job: Job) -> None:
+        """Commit a job before it is published. Raises `KeyTaken` if its idempotency key is another job's."""
+        key = job.idempotency_key
+        try:
+            async with AsyncSession(self._engine) as session:
+                session.add(job)
+                await session.commit()
+        except IntegrityError:
+            taken = await self.find(key) if key is not None else None
+            if taken is None:
+                raise
+            raise KeyTaken(taken) from None
+
+    async def find(self, key: str) -> Job | None:
+        """The job that was submitted with an idempotency key."""
         async with AsyncSession(self._engine) as session:
-            session.add(Job(task_id=task_id, task=task, args=args, queue=queue, created_at=created))
-            await session.commit()
+            return (await session.exec(select(Job).where(Job.idempotency_key == key))).first()
 
     async def remove(self, task_id: str) -> None:
         """Take back a task that could not be published."""

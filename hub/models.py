@@ -19,3 +19,6 @@ class Job(SQLModel, table=True):
     args: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     queue: str
     created_at: datetime.datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    idempotency_key: str | None = Field(default=None, unique=True)
+    submission_digest: str
+    """Of the task and its arguments: tells whether a key is used for the same submission again."""

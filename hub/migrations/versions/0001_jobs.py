@@ -18,6 +18,8 @@ def upgrade() -> None:
         sa.Column("args", postgresql.JSONB(), nullable=False),
         sa.Column("queue", sa.String(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("idempotency_key", sa.String(), nullable=True, unique=True),
+        sa.Column("submission_digest", sa.String(), nullable=False),
     )
     op.create_index("jobs_newest", "jobs", [sa.text("created_at DESC"), sa.text("task_id DESC")])
 
