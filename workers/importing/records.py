@@ -10,9 +10,7 @@ never closed costs its own line and not the rest of the file.
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
-import gc
 import io
 import re
 from collections.abc import Iterator
@@ -82,9 +80,8 @@ class Records:
             batch = Batch(self._lines, self.position, self.position)
             index, stop = 0, len(self._lines)
             self._room = MAX_RECORD
-            with _without_collector():
-                while index < stop:
-                    index = self._read(batch, index, stop)
+            while index < stop:
+                index = self._read(batch, index, stop)
             self._consume(index)
             batch.after = self.position
             yield batch
@@ -181,18 +178,6 @@ class Records:
 
     def _bytes(self, text: str) -> int:
         return len(text.encode(self._text.encoding, self._text.errors))
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Pause the cycle collector: rows are many lists that live for one batch, and going over them halves the speed."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 _TOO_LONG = f"the record is longer than {MAX_RECORD:,} characters"
