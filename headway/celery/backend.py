@@ -127,8 +127,6 @@ class Publishing:
         attempt, patience = (run.attempt, integration.PATIENCE) if run else ("", integration.BYSTANDER_PATIENCE)
         try:
             words = run.last_words() if run else []
-            for report, operation in words:
-                headway.deliver(task_id, report, attempt, operation, patience)
             amount, percent, message = run.final() if run else (UNSET, UNSET, UNSET)
             report = Report(
                 type="state",
@@ -139,7 +137,7 @@ class Publishing:
                 message=message,
                 extra=extra,
             )
-            headway.deliver(task_id, report, attempt, uuid.uuid4().hex, patience)
+            headway.deliver(task_id, attempt, [*words, (report, uuid.uuid4().hex)], patience)
         except Refused:
             return False
         return True

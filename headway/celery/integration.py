@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from headway.events import Report
 from headway.run import Run
-from headway.store import Details, Position, Store
+from headway.store import Details, Store
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +78,19 @@ class Integration:
         return Run(self.store, task_id, position.attempt if position else attempt or "", self.hz)
 
     def deliver(
-        self, task_id: str, report: Report, attempt: int | str, operation: str, patience: float = PATIENCE
-    ) -> Position | None:
-        """Publish what must not be lost; None, after a logged error, if Redis stays away. Raises `Refused`."""
-        publish = functools.partial(self.store.publish, task_id, report, attempt=attempt, operation=operation)
-        return patiently(publish, patience, f"{report.type} of task {task_id}")
+        self, task_id: str, attempt: int | str, words: Sequence[tuple[Report, str]], patience: float = PATIENCE
+    ) -> None:
+        """Publish, in order, what must not be lost (reports with their operation ids). Raises `Refused`.
+
+        All of it has `patience` seconds together. If Redis stays away, what is left is lost, with an error in the
+        log; only the last one, which says how the task has ended, is tried once more.
+        """
+        deadline = time.monotonic() + patience
+        for number, (report, operation) in enumerate(words, 1):
+            left = deadline - time.monotonic()
+            if left > 0 or number == len(words):
+                publish = functools.partial(self.store.publish, task_id, report, attempt=attempt, operation=operation)
+                patiently(publish, left, f"{report.type} of task {task_id}")
 
 
 # What passes by itself: away, starting, full, or a replica that is about to become the primary.
@@ -104,7 +112,8 @@ def patiently(call: Callable[[], T], patience: float, what: str) -> T | None:
         try:
             return call()
         except redis.RedisError as error:
-            if not isinstance(error, _PASSING) or time.monotonic() + delay > deadline:
+            passing = isinstance(error, _PASSING) and not isinstance(error, redis.AuthenticationError)
+            if not passing or time.monotonic() + delay > deadline:
                 logger.error("%s could not be published: %s", what, error)  # noqa: TRY400  # an outage, not a bug: no traceback
                 return None
             logger.warning("%s waits for Redis: %s", what, error)

@@ -123,11 +123,10 @@ def _retry(headway: Integration, task: Any, task_id: str, cause: BaseException |
         reason=said[: runs.MAX_MESSAGE],
         max_attempts=None if task.max_retries is None else task.max_retries + 1,
     )
+    words = run.last_words() if run else []
+    report = Report(type="state", state=State.RETRY, ts=time.time(), extra=extra)
     try:
-        for report, operation in run.last_words() if run else []:
-            headway.deliver(task_id, report, attempt, operation)
-        report = Report(type="state", state=State.RETRY, ts=time.time(), extra=extra)
-        headway.deliver(task_id, report, attempt, uuid.uuid4().hex)
+        headway.deliver(task_id, attempt, [*words, (report, uuid.uuid4().hex)])
     except Refused as refusal:
         logger.info("retry of task %s is not announced: %s", task_id, refusal)
 
@@ -143,8 +142,7 @@ def _left(sender: Any, task_id: str, **_: Any) -> None:
         return
     # Ignore and Reject end a body without an end of the task: what it said is said all the same.
     with contextlib.suppress(Refused):
-        for report, operation in run.last_words():
-            headway.deliver(task_id, report, run.attempt, operation)
+        headway.deliver(task_id, run.attempt, run.last_words())
 
 
 def _starting(sender: Any, **_: Any) -> None:
