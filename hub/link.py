@@ -89,7 +89,7 @@ class Link:
             try:
                 async with asyncio.timeout(SILENCE_LIMIT):
                     await connection.connect()  # type: ignore[no-untyped-call]  # redis-py has not annotated it
-                # `_watch` is the time limit. redis-py's own goes through wait_for(), which in Python 3.11 can lose a cancel.
+                # `_watch` is the time limit: redis-py's own is a wait_for(), which may lose a cancel (Python 3.11).
                 connection.socket_timeout = None
                 delay = BACKOFF[0]
                 async with asyncio.TaskGroup() as tasks:

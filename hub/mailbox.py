@@ -12,8 +12,12 @@ from collections.abc import Callable, Sequence
 
 from headway.events import Cursor, Envelope
 
-MAX_PENDING = 1_000
-"""Events that may wait for one watcher; one that falls behind further is told to come back with its cursor (4408)."""
+MAX_PENDING = 2_000
+"""Messages that may wait for one watcher; one that falls behind further is told to come back with its cursor (4408).
+
+More than a room replays after a break of the link, which is no watcher's fault. What a watcher has asked for with its
+cursor does not count: if it did, who has missed much would come back for ever.
+"""
 
 
 class Closed(Exception):
@@ -49,16 +53,29 @@ class Mailbox:
     """The messages of one watcher, which may watch many tasks. `hz` bounds its progress messages a second."""
 
     def __init__(self, hz: float | None = None) -> None:
-        self.hz = hz
+        self._hz = hz
         self._queue: deque[Outgoing] = deque()
         self._progress: dict[str, Outgoing] = {}
         self._seen: dict[str, Cursor] = {}
         self._kept = 0
+        self._replayed = 0
         self._closed: Closed | None = None
         self._wake = asyncio.Event()
+        self._emptied: asyncio.Future[None] | None = None
         self.on_overflow: Callable[[], object] | None = None
         """Called when the watcher turns out too slow, also while its socket still waits to send."""
         self._due = 0.0
+
+    @property
+    def hz(self) -> float | None:
+        """Progress messages a second, at most; None for no limit."""
+        return self._hz
+
+    @hz.setter
+    def hz(self, hz: float | None) -> None:
+        self._hz = hz
+        self._due = 0.0  # the pause that is under way was the old rate's
+        self._wake.set()
 
     def open(self, task_id: str, position: Cursor, snapshot: bytes, missed: Sequence[Envelope], *, ended: bool) -> None:
         """Begin to watch a task: its snapshot first, then what the watcher's cursor had missed.
@@ -68,8 +85,9 @@ class Mailbox:
         self._seen[task_id] = position
         self._progress.pop(task_id, None)
         self._append(Outgoing("snapshot", snapshot, None if missed else position, last=ended and not missed))
-        for envelope in missed:
-            self._append(_outgoing(envelope))
+        if self._closed is None:
+            self._queue.extend(map(_outgoing, missed))
+            self._replayed += len(missed)
 
     def drop(self, task_id: str) -> None:
         """Stop watching a task."""
@@ -79,7 +97,7 @@ class Mailbox:
     def push(self, task_id: str, envelope: Envelope) -> None:
         """A task's next event; what the watcher has been told already is passed over."""
         seen = self._seen.get(task_id)
-        if seen is None or (seen.epoch == envelope.epoch and envelope.seq <= seen.seq):
+        if self._closed is not None or seen is None or (seen.epoch == envelope.epoch and envelope.seq <= seen.seq):
             return
         self._seen[task_id] = envelope.cursor
         if envelope.kept:
@@ -114,7 +132,8 @@ class Mailbox:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
-            pause = self._due - loop.time() if self.hz and not self._kept and self._closed is None else 0.0
+            urgent = self._kept or self._replayed or self._closed is not None
+            pause = self._due - loop.time() if self._hz and not urgent else 0.0
             if self._queue and pause <= 0:
                 return self._drain(loop.time())
             if self._closed is not None:
@@ -125,23 +144,34 @@ class Mailbox:
             except TimeoutError:
                 continue
 
+    async def emptied(self) -> None:
+        """Wait until nothing waits that must arrive: whoever asks for more paces itself with this."""
+        while (self._kept or self._replayed) and self._closed is None:
+            if self._emptied is None:
+                self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._emptied)
+
     def _drain(self, now: float) -> list[Outgoing]:
         batch = list(self._queue)
+        self._clear()
+        if self._hz and any(message.type == "progress" for message in batch):
+            self._due = now + 1 / self._hz
+        return batch
+
+    def _clear(self) -> None:
         self._queue.clear()
         self._progress.clear()
-        self._kept = 0
-        if self.hz and batch[-1].type == "progress":
-            self._due = now + 1 / self.hz
-        return batch
+        self._kept = self._replayed = 0
+        if self._emptied is not None:
+            self._emptied.set_result(None)
+            self._emptied = None
 
     def _append(self, message: Outgoing) -> None:
         if self._closed is not None:
             return
         if self._kept >= MAX_PENDING:
-            self._queue.clear()
-            self._progress.clear()
-            self._kept = 0
             self.close(4408, "too slow: connect again with the cursor of the last event")
+            self._clear()
             if self.on_overflow is not None:
                 self.on_overflow()
             return

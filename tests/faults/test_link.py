@@ -206,7 +206,7 @@ async def test_a_half_open_connection_is_noticed(valkey_factory: ValkeyFactory, 
 
 
 async def test_a_server_that_stands_still_is_noticed(valkey_factory: ValkeyFactory, channel: str) -> None:
-    """SIGSTOP: connections are accepted by the kernel and nothing answers; the link waits, and is back after SIGCONT."""
+    """SIGSTOP: connections are accepted by the kernel and nothing answers; after SIGCONT all is well."""
     server = valkey_factory()
     async with linked(server.url) as link:
         await link.subscribe(channel, ear := Ear())
