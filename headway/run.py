@@ -6,6 +6,7 @@ what changed, so a slow or absent Redis costs the body nothing.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -53,7 +54,8 @@ class Run:
         """Set when the store no longer listens to this attempt: the body is to end with it."""
         self.interval = 1 / hz
         self._publisher = publisher
-        self._lines: deque[tuple[float, Level, str]] = deque(maxlen=MAX_LOG_LINES)
+        self._lines: deque[tuple[float, Level, str, str]] = deque(maxlen=MAX_LOG_LINES)
+        self._operations = map(f"{uuid.uuid4().hex}-{{}}".format, itertools.count())
         self._dropped = 0
         self._queueing = threading.Lock()
         self._said: tuple[Any, ...] | None = None
@@ -68,7 +70,7 @@ class Run:
         with self._queueing:
             if len(self._lines) == MAX_LOG_LINES:
                 self._dropped += 1
-            self._lines.append((time.time(), level, text[:MAX_MESSAGE]))
+            self._lines.append((time.time(), level, text[:MAX_MESSAGE], next(self._operations)))
 
     def sample(self, now: float) -> None:
         """Publish what changed, if it is time to; `now` is monotonic seconds. Never raises."""
@@ -76,8 +78,8 @@ class Run:
             return
         with self._publishing:
             try:
-                for report in self._pending(now):
-                    self._publisher.publish(self.task_id, report, attempt=self.attempt)
+                for report, operation in self._pending(now):
+                    self._publisher.publish(self.task_id, report, attempt=self.attempt, operation=operation)
             except Refused as refusal:
                 self.stop = refusal
             except redis.RedisError as error:
@@ -88,20 +90,23 @@ class Run:
             self._due, self._backoff = now + self.interval, BACKOFF[0]
 
     def last_words(self) -> list[tuple[Report, str]]:
-        """What is still unsaid when the body has ended, with an operation id each: the caller delivers it."""
+        """What is still unsaid when the body has ended, with its operation ids: the caller delivers it."""
         with self._publishing:
-            return [(report, uuid.uuid4().hex) for report in self._pending(time.monotonic())]
+            return list(self._pending(time.monotonic()))
 
-    def _pending(self, now: float) -> Iterator[Report]:
-        """The reports due. A line leaves the queue only when the consumer comes back for the next: it was delivered."""
+    def _pending(self, now: float) -> Iterator[tuple[Report, str]]:
+        """The reports due, with operation ids: a line whose delivery was not confirmed is offered again under its own.
+
+        A line leaves the queue only when the consumer comes back for the next: it was delivered.
+        """
         if lost := self._dropped:
             text = f"{lost} log lines were lost while Redis was away"
-            yield Report(type="log", ts=time.time(), message=text, extra=Extra(level="warning"))
+            yield Report(type="log", ts=time.time(), message=text, extra=Extra(level="warning")), next(self._operations)
             with self._queueing:
                 self._dropped -= lost
         while self._lines:
             line = self._lines[0]
-            yield Report(type="log", ts=line[0], message=line[2], extra=Extra(level=line[1]))
+            yield Report(type="log", ts=line[0], message=line[2], extra=Extra(level=line[1])), line[3]
             with self._queueing:
                 if self._lines[0] is line:
                     self._lines.popleft()
@@ -109,7 +114,7 @@ class Run:
                     self._dropped -= 1  # the full queue has pushed out, and counted, what has just been delivered
         report = self._progress(now)
         if report is not None:
-            yield report
+            yield report, ""  # sent twice, it says the same twice
             self._said = (report.amount, report.percent, report.message)
 
     def _progress(self, now: float) -> Report | None:
