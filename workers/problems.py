@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""How the system says that there is no room: the disk, a quota, a limit on a file's size."""
+
 
 class JobError(Exception):
     """The job cannot be done, and its starter can do something about it. The message is one plain sentence."""

@@ -24,7 +24,7 @@ PASSING = (
     "57P",
     "40",
 )  # connection, shutdown and start-up, deadlock: classes of SQLSTATE that go away by themselves
-TOO_MANY_CONNECTIONS = "53300"
+PASSING_CODES = {"53300", "25006"}  # too many connections; read-only, which a failover's old primary is for a while
 DISK_FULL = "53100"
 OPTIONS = {
     "connect_timeout": "5",
@@ -97,7 +97,7 @@ class Database:
 
 
 def _passing(sqlstate: str | None) -> bool:
-    return sqlstate is not None and (sqlstate.startswith(PASSING) or sqlstate == TOO_MANY_CONNECTIONS)
+    return sqlstate is not None and (sqlstate.startswith(PASSING) or sqlstate in PASSING_CODES)
 
 
 def _refusal(error: psycopg.Error) -> Exception:

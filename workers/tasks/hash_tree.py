@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import errno
 import hashlib
 import io
 import os
@@ -20,7 +19,7 @@ from workers import settings
 from workers.app import app
 from workers.hashing.manifest import Manifest, line
 from workers.hashing.tree import Found, open_file, reason, walk
-from workers.problems import BadArgument, DiskFull, JobError, OutsideRoots
+from workers.problems import FULL, BadArgument, DiskFull, JobError, OutsideRoots
 
 READ = 1 << 20
 """Bytes of a read."""
@@ -50,7 +49,7 @@ def hash_tree(self: Any, root: Root, algorithms: Algorithms = ["sha256"]) -> dic
     try:
         return _Hashing(folder, list(dict.fromkeys(algorithms)), settings.storage()).run()
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in FULL:
             raise DiskFull("There is no room left for the manifest.") from error
         raise JobError(f"The folder {root!r} cannot be hashed: {reason(error)}.") from error
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import errno
 import io
 import time
 import uuid
@@ -24,7 +23,7 @@ from workers.importing.encoding import Text
 from workers.importing.inspection import inspect, table_name
 from workers.importing.ledger import Entry, Ledger, Rewound
 from workers.importing.records import Records
-from workers.problems import DatabaseAway, DiskFull, JobError, TooManyRejects
+from workers.problems import FULL, DatabaseAway, DiskFull, JobError, TooManyRejects
 
 REJECTS_TOLD = 5
 """Rejects that get a log line each; all of them are in the file."""
@@ -195,7 +194,7 @@ class _Import:
                 self.ledger.discard()
             raise
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in FULL:
                 raise
             with contextlib.suppress(JobError):
                 self.ledger.discard()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import resource
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -165,4 +166,18 @@ def test_arguments_that_make_no_sense_are_refused(args, root, storage):
     (root / "file").touch()
     with pytest.raises(problems.BadArgument, match=r"\.$"):
         hash_tree(**{**args, "root": args["root"].format(root=root)})
+    assert list(storage.root.rglob("data")) == []
+
+
+def test_no_room_for_the_manifest_is_a_problem_of_its_own(root, storage):
+    """A full disk ends it with a sentence, and nothing is left behind."""
+    for number in range(20):
+        (root / str(number)).touch()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(problems.DiskFull):
+            hash_tree(root=str(root))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(storage.root.rglob("data")) == []

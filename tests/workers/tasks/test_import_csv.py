@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import os
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from deploy import samples
-from headway import Superseded
+from deploy.postgres import Postgres
+from headway import Progress, Superseded
 from headway.storage import UnknownRef
 from workers import problems
 from workers.importing import ledger, records
@@ -351,3 +355,60 @@ def test_a_process_killed_in_the_middle_leaves_what_the_next_one_goes_on_with(up
     result = run("t", file=file)
     assert query(f"SELECT count(*), count(DISTINCT n) FROM {result['table']}") == [(count, count)]
     assert result["rows"] == count
+
+
+def test_a_postgresql_that_crashes_and_comes_back_costs_no_row(tmp_path, upload, monkeypatch, small_batches):
+    """SIGKILL to the server, which takes back the commits that nobody waited for."""
+    server = Postgres(tmp_path / "postgres")
+    server.start()
+    load, batches = ledger.Ledger.load, iter(range(10_000))
+
+    def crashing(self, *batch):
+        if next(batches) == 20:
+            server.kill()
+            server.start()
+        return load(self, *batch)
+
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "hub.migrate"], cwd=ROOT, env={**os.environ, "DATABASE_URL": server.url}, check=True
+        )
+        monkeypatch.setenv("DATABASE_URL", server.url)
+        monkeypatch.setattr(ledger.Ledger, "load", crashing)
+        result = run("t", file=upload(b"n\n" + b"".join(b"%d\n" % n for n in range(50_000))))
+        with psycopg.connect(server.url) as connection:
+            rows = connection.execute(f"SELECT count(*), count(DISTINCT n) FROM {result['table']}").fetchall()
+        assert rows == [(50_000, 50_000)]
+        assert result["rows"] == 50_000
+    finally:
+        server.kill()
+
+
+def test_no_room_for_the_rejects_file_is_a_problem_of_its_own(upload, storage, query):
+    """A full disk ends the import with a sentence, and nothing is left behind."""
+    file = upload(b"n\n1\n" + b"x\n" * 500)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(problems.DiskFull):
+            run("t", file=file, types={"n": "integer"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert query("SELECT 1 FROM imports") == []
+    assert [path.name for path in storage.root.glob("f_*")] == [file]
+
+
+def test_progress_never_goes_back_and_ends_at_the_exact_number_of_rows(upload, monkeypatch, small_batches):
+    """Blank lines and line ends inside quotes make the total smaller as they are met."""
+    said = []
+
+    def hear(self, current=None, total=None, **_):
+        said.append((current, total))
+
+    monkeypatch.setattr(Progress, "set", hear)
+    run("t", file=upload(b"n,t\n" + b"".join(b'%d,"two\nlines"\n\n' % n for n in range(2_000))))
+    counted = [(current, total) for current, total in said if total is not None and current is not None]
+    shares = [current / total for current, total in counted]
+    assert shares == sorted(shares)
+    assert counted[-1] == (2_000, 2_000)
+    assert len(set(counted)) > 5
