@@ -15,6 +15,7 @@ from celery import Celery, current_task, signals
 
 from headway import run as runs
 from headway.celery import catalogue, integration
+from headway.celery.backend import Publishing
 from headway.celery.claims import ATTEMPT, GENERATION
 from headway.celery.integration import Integration
 from headway.events import Amount, Extra, Report, State, encode, spoken
@@ -146,12 +147,20 @@ def _left(sender: Any, task_id: str, **_: Any) -> None:
 
 
 def _starting(sender: Any, **_: Any) -> None:
+    """Refuse to start a worker that would publish nothing; Celery swallows any other exception of a receiver."""
     headway = integration.of(sender.app)
+    if headway is None:
+        return
     try:
-        if headway is not None:
-            headway.client.connection_pool  # noqa: B018
+        headway.client.connection_pool  # noqa: B018
     except ValueError as error:
-        raise SystemExit(str(error)) from None  # Celery swallows any other exception of a signal's receiver
+        raise SystemExit(str(error)) from None
+    backend = sender.app.backend
+    if not isinstance(backend, Publishing):
+        raise SystemExit(
+            f"headway cannot publish through the result backend {type(backend).__qualname__}: configure it by its"
+            " scheme (redis://, db+postgresql://, …), and call install() before it is used"
+        )
 
 
 def _ready(sender: Any, **_: Any) -> None:

@@ -104,12 +104,30 @@ def test_sending_does_not_need_the_store(make_app: Callable[..., Celery], redis_
     assert "cannot be shown as PENDING" in caplog.text
 
 
-def test_a_worker_without_a_redis_says_so(tmp_path: Path) -> None:
+BY_PATH = "celery.backends.redis:RedisBackend+redis://127.0.0.1:1/0"
+
+
+@pytest.mark.parametrize(
+    ("program", "sentence"),
+    [
+        (
+            "app = Celery(broker='memory://')\ninstall(app)",
+            "headway needs a Redis: pass url to install(), or set HEADWAY_REDIS_URL",
+        ),
+        (
+            f"app = Celery(broker='memory://', backend='{BY_PATH}')\ninstall(app, 'redis://127.0.0.1:1/0')",
+            "headway cannot publish through the result backend RedisBackend: configure it by its",
+        ),
+        (
+            "app = Celery(broker='memory://')\napp.backend\ninstall(app, 'redis://127.0.0.1:1/0')",
+            "headway cannot publish through the result backend DisabledBackend",
+        ),
+    ],
+    ids=["no redis", "backend by path", "backend used before"],
+)
+def test_a_worker_that_would_publish_nothing_says_so(tmp_path: Path, program: str, sentence: str) -> None:
     """One sentence, at its start."""
-    (tmp_path / "lonely.py").write_text(
-        "from celery import Celery\nfrom headway.celery import install\n"
-        "app = Celery(broker='memory://')\ninstall(app)\n"
-    )
+    (tmp_path / "lonely.py").write_text(f"from celery import Celery\nfrom headway.celery import install\n{program}\n")
     environment = {key: value for key, value in os.environ.items() if key != "HEADWAY_REDIS_URL"}
     done = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "lonely", "worker", "-P", "solo"],
@@ -121,5 +139,5 @@ def test_a_worker_without_a_redis_says_so(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode != 0
-    assert "headway needs a Redis: pass url to install(), or set HEADWAY_REDIS_URL" in done.stderr
+    assert sentence in done.stderr
     assert "Traceback" not in done.stderr
