@@ -66,8 +66,8 @@ class UpProcess:
         return self.family
 
     def left(self) -> list[psutil.Process]:
-        """Those of `relatives()` that still run."""
-        return [process for process in self.family if process.is_running()]
+        """Those of `relatives()` that still run. A zombie does not: it waits for the system's init to look at it."""
+        return [process for process in self.family if _runs(process)]
 
     def named(self, word: str) -> list[psutil.Process]:
         """Its direct children of this name, or with this word in their command line."""
@@ -91,6 +91,12 @@ class UpProcess:
                 self.process.wait()
         for process in self.left():
             process.kill()
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _words(process: psutil.Process) -> list[str]:
