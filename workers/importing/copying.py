@@ -15,7 +15,7 @@ from psycopg import sql
 from workers.importing.database import Connection
 
 SCHEMA = "imports"
-PART = 256  # rows: small enough that sending one again costs about a millisecond
+PART = 256  # rows, at most: small enough that sending one again costs about a millisecond
 
 FIELD, ROW = "\x1f", "\x1e"
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -79,22 +79,25 @@ def _unstorable(row: list[str]) -> str | None:
 def _in_parts(
     connection: Connection, copy_in: sql.Composed, rows: list[tuple[int, list[str]]], room: int
 ) -> list[tuple[int, str]]:
+    """Find the rows that are refused: larger parts while all is well, smaller ones where rows are bad."""
     refused: list[tuple[int, str]] = []
-    parts = [rows[at : at + PART] for at in range(0, len(rows), PART)][::-1]
-    while parts and len(refused) <= room:
-        part = parts.pop()
+    at, size = 0, PART
+    while at < len(rows) and len(refused) <= room:
+        part = rows[at : at + size]
         error = _try(connection, copy_in, block([row for _, row in part]))
         if error is None:
+            at, size = at + len(part), min(PART, size * 2)
             continue
-        at = _row_of(error, len(part))
-        if at is None:  # it names no line: halve until one row is left
-            if len(part) > 1:
-                half = len(part) // 2
-                parts += [part[half:], part[:half]]
-                continue
-            at = 0
-        refused.append((part[at][0], _reason(error)))
-        parts += [rest for rest in (part[at + 1 :], part[:at]) if rest]
+        bad = _row_of(error, len(part))
+        if bad is None and len(part) > 1:
+            size = len(part) // 2  # it names no line: halve until one row is left
+            continue
+        if bad and _try(connection, copy_in, block([row for _, row in part[:bad]])) is not None:
+            size = bad  # the rows before it are not all good either
+            continue
+        at += bad or 0
+        refused.append((rows[at][0], _reason(error)))
+        at, size = at + 1, max(1, size // 2)
     return refused
 
 
