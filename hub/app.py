@@ -27,6 +27,9 @@ from hub.services import Services
 from hub.settings import Settings
 from hub.telemetry import Telemetry
 
+CONNECTIONS = 64
+"""Connections to Redis beside the link's, at most; whoever asks for one more waits for its turn."""
+
 routes = [
     Route("/tasks", submit.submit, methods=["POST"]),
     Route("/tasks/{task_id}", api.show),
@@ -68,8 +71,10 @@ def create_app(settings: Settings) -> Starlette:
 @contextlib.asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Services]:
     """Everything a hub needs while it serves. It starts, and keeps trying, also when its servers are away."""
-    client = redis.asyncio.Redis.from_url(
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.redis_url,
+        max_connections=CONNECTIONS,
+        timeout=SILENCE_LIMIT,
         protocol=2,  # pub/sub messages arrive as plain replies, which is what the link reads
         socket_timeout=SILENCE_LIMIT,
         socket_connect_timeout=SILENCE_LIMIT,
@@ -77,6 +82,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         # A pooled connection that died with the server is found out by using it: once more, on a new one.
         retry=Retry(ConstantBackoff(0.05), 1),
     )
+    client = redis.asyncio.Redis.from_pool(pool)
     link = Link(client)
     store = AsyncStore(client)
     connections = Connections(link, store)

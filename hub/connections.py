@@ -68,8 +68,7 @@ class _Open:
             self._manager.resync(self)
 
     def restored(self) -> None:
-        if self.room.loaded:
-            self._manager.resync(self)
+        self._manager.resync(self)
 
 
 class Connections:
@@ -112,7 +111,9 @@ class Connections:
 
     def resync(self, place: _Open) -> None:
         """Have a room read the store and tell its watchers what they missed."""
-        if not place.room.syncing:
+        if place.room.syncing:
+            place.room.doubt()
+        else:
             place.room.syncing = True
             self._spawn(self._resync(place))
 
@@ -156,7 +157,7 @@ class Connections:
 
     async def _resync(self, place: _Open) -> None:
         delay = RETRY[0]
-        while True:
+        while self._open.get(place.room.task_id) is place:
             since = place.room.cursor
             try:
                 async with self._reading:

@@ -64,7 +64,7 @@ class Feed:
 
     async def _rest(self) -> None:
         async with self._turn:
-            if self._subscribed and not self._followers:
+            if not self._followers:  # subscribed or half-way: whoever was first may have given up
                 self._subscribed = False
                 await asyncio.gather(*(self._channels.unsubscribe(name, self) for name in keys.feeds()))
 

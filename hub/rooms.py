@@ -87,6 +87,10 @@ class Room:
                 member.open(self.task_id, self.cursor, self.snapshot(recovered=False), (), ended=self.ended)
         return self._catch_up()
 
+    def doubt(self) -> None:
+        """The link was broken while the store is being read: the answer may be from before, so it is read once more."""
+        self._overrun = True
+
     def lost(self) -> bool:
         """The store does not know the task any more: stay as it is until somebody speaks of it again."""
         return self._catch_up()
@@ -106,7 +110,11 @@ class Room:
 
     def admit_from(self, mailbox: Mailbox, cursor: Cursor, snapshot: Snapshot) -> None:
         """Let a watcher in whose cursor the store was asked about: its answer and the room's events, merged by seq."""
-        if snapshot.epoch != self.cursor.epoch or snapshot.seq > self.cursor.seq:
+        if snapshot.epoch < self.cursor.epoch:
+            # The store has lost the task's past since it was asked.
+            self._enter(mailbox, self.snapshot(recovered=False), ())
+            return
+        if snapshot.epoch > self.cursor.epoch or snapshot.seq > self.cursor.seq:
             # The room is behind the store: what it hears next and the watcher has seen by then is passed over.
             position = Cursor(snapshot.epoch, snapshot.seq)
             data = _event("snapshot", self.task_id, position, snapshot.kept, snapshot.rest, snapshot.recovered)

@@ -26,6 +26,8 @@ MAX_MESSAGE = 256 * 1024
 """Bytes of a client's message."""
 MAX_TASKS = 1_000
 """Tasks one socket may watch."""
+BATCH = 50
+"""Tasks of one subscription that are joined at the same time."""
 MAX_HZ = 100.0
 CLOSE_TIMEOUT = 2.0
 """Seconds for which a close waits behind what a slow client has not taken yet."""
@@ -192,13 +194,23 @@ class ManySession(Session):
                 raise Closed(4400, f"one socket may watch at most {MAX_TASKS} tasks")
             if wish.feed is not None:
                 await self._follow(wish.feed)
-            await asyncio.gather(*(self._subscribe(task) for task in wish.tasks))
+            await self._subscribe_all(list({task.id: task for task in wish.tasks}.values()))
         elif isinstance(wish, Unsubscribe):
             for task in wish.tasks:
                 self.leave(task if isinstance(task, str) else task.id)
             if wish.feed is not None:
                 self.services.feed.leave(self.mailbox)
         await super().obey(wish)
+
+    async def _subscribe_all(self, tasks: list[Watched]) -> None:
+        """Some at a time, as fast as the client takes the answers: what it asked for is not held against it."""
+        for first in range(0, len(tasks), BATCH):
+            await self.mailbox.emptied()
+            joins = (self._subscribe(task) for task in tasks[first : first + BATCH])
+            # All of them, also when one fails: a join that goes on alone would never be left again.
+            for end in await asyncio.gather(*joins, return_exceptions=True):
+                if end is not None:
+                    raise end
 
     async def _subscribe(self, task: Watched) -> None:
         self.leave(task.id)
@@ -214,7 +226,11 @@ class ManySession(Session):
     async def _follow(self, feed: str) -> None:
         if feed != "recent":
             raise Closed(4400, f"there is no feed {feed[:32]!r}: the one there is is recent")
-        await self.services.feed.join(self.mailbox)
+        try:
+            async with asyncio.timeout(JOIN_TIMEOUT):
+                await self.services.feed.join(self.mailbox)
+        except TimeoutError:
+            raise Closed(1013, "the progress store is away, try again") from None
 
 
 async def close(socket: WebSocket, end: Closed) -> None:

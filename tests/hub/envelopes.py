@@ -126,7 +126,8 @@ class Watcher:
         self.mailbox = Mailbox()
         self.cursor: Cursor | None = None
         """Where it would resume."""
-        self.kept = 0
+        self.kept: int | None = 0
+        """The last state or log event it has seen; None while it cannot know."""
         self.state: dict[str, Any] = {}
         self.seen: list[tuple[int, int]] = []
         self.restarts = 0
@@ -144,7 +145,8 @@ class Watcher:
             if message.cursor is not None:
                 assert message.cursor == cursor
                 self.cursor = cursor
-            if message.type != "log":
+            # Missed events follow a snapshot that is newer than they are: they are history by then.
+            if message.type == "snapshot" or (message.type != "log" and event.seq > self.state["seq"]):
                 self.state = json.loads(message.data)
 
     def _begin(self, event: Any, cursor: Cursor) -> None:
@@ -159,6 +161,6 @@ class Watcher:
     def _go_on(self, kind: str, event: Any, cursor: Cursor) -> None:
         assert (cursor.epoch, cursor.seq) not in self.seen, "told twice"
         self.seen.append((cursor.epoch, cursor.seq))
-        assert event.prev == self.kept, "a state or log event is missing"
+        assert self.kept in (None, event.prev), "a state or log event is missing"
         if kind != "progress":
             self.kept = event.seq
