@@ -43,7 +43,8 @@ class Claims:
 
     def __init__(self, headway: Integration) -> None:
         self._headway = headway
-        self._tokens: dict[str, str] = {}
+        self._held: dict[str, tuple[str, Any]] = {}
+        """Task id → token and request of each claim."""
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="headway-leases", daemon=True)
@@ -61,24 +62,23 @@ class Claims:
         if attempt is not None:
             request.request_dict[ATTEMPT] = attempt
             with self._lock:
-                self._tokens[request.id] = token
+                self._held[request.id] = (token, request)
 
     def give_up(self) -> None:
         """Let go of every task, for a worker that is about to hand its messages back."""
         self._stopped.set()
         with self._lock:
-            tokens, self._tokens = self._tokens, {}
+            held, self._held = self._held, {}
         try:
-            self._headway.store.renew(tokens, 0.0)
+            self._headway.store.renew({task_id: token for task_id, (token, _) in held.items()}, 0.0)
         except redis.RedisError as error:
-            logger.warning("%d leases were not given up, they end by themselves: %s", len(tokens), error)
+            logger.warning("%d leases were not given up, they end by themselves: %s", len(held), error)
 
     def _renew(self) -> None:
         while not self._stopped.wait(RENEWAL):
             with self._lock:
-                # What is no longer among the worker's requests has ended, and its lease may end too.
-                self._tokens = {key: token for key, token in self._tokens.items() if key in worker_state.requests}
-                tokens = dict(self._tokens)
+                self._held = {task_id: claim for task_id, claim in self._held.items() if _runs(claim[1])}
+                tokens = {task_id: token for task_id, (token, _) in self._held.items()}
             if not tokens:
                 continue
             try:
@@ -88,6 +88,11 @@ class Claims:
                 continue
             for task_id in lost:
                 logger.warning("task %s is held by another worker now", task_id)
+
+
+def _runs(request: Any) -> bool:
+    """Whether a claimed request still runs here; if not, its lease may end, whatever else there is of its task."""
+    return request in worker_state.active_requests or request in worker_state.reserved_requests
 
 
 class ClaimStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is not annotated

@@ -12,6 +12,7 @@ from typing import Any
 
 import redis
 from celery import Celery, current_task, signals
+from celery.utils.saferepr import saferepr
 
 from headway import run as runs
 from headway.celery import catalogue, integration
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 MAX_ARGS = 64 * 1024
 """Bytes of arguments that the task resource shows."""
+
+MAX_REPR = 1024
+"""Characters to which Celery shortens `argsrepr` and `kwargsrepr` (`AMQP.argsrepr_maxsize`)."""
 
 Details = dict[str, str | bytes | float]
 
@@ -40,8 +44,15 @@ def connect() -> None:
     signals.worker_shutting_down.connect(_stopping, dispatch_uid="headway-stopping")
 
 
-def _arguments(args: Any, kwargs: Any) -> bytes:
-    """The arguments as JSON: the keyword ones by name, positional ones under `*`."""
+def _arguments(args: Any, kwargs: Any, argsrepr: str | None, kwargsrepr: str | None) -> bytes:
+    """The arguments as JSON: the keyword ones by name, positional ones under `*`.
+
+    A sender may give Celery other words for them (`argsrepr`, `kwargsrepr`), to hide a secret: then those are shown.
+    """
+    # The sender's tuple is a list by the time a worker sees it.
+    plain = argsrepr in (None, *(saferepr(kind(args), MAX_REPR) for kind in (tuple, list)))
+    if not plain or kwargsrepr not in (None, saferepr(kwargs, MAX_REPR)):
+        return encode({"repr": f"{argsrepr} {kwargsrepr}"})
     shown = {**kwargs, "*": list(args)} if args else dict(kwargs)
     data = encode(shown)
     return data if len(data) <= MAX_ARGS else encode({"omitted": f"{len(data)} bytes"})
@@ -72,7 +83,7 @@ def _queued(body: Any, headers: dict[str, Any], routing_key: str | None = None, 
     now = time.time()
     details: Details = {"task": headers["task"], "queue": routing_key or "", "created_at": now}
     details |= _family(headers.get("parent_id"), headers.get("root_id"), headers.get("group"))
-    details["args"] = _arguments(body[0], body[1])
+    details["args"] = _arguments(body[0], body[1], headers.get("argsrepr"), headers.get("kwargsrepr"))
     report = Report(type="state", state=State.PENDING, ts=now, amount=Amount(), percent=None, message=None)
     try:
         headway.store.publish(task_id, report, details=details)
@@ -94,7 +105,7 @@ def _started(task_id: str, task: Any, args: Any = (), kwargs: Any = None, **_: A
         "task": task.name,
         "worker": request.hostname or "",
         "queue": delivery.get("routing_key") or "",
-        "args": _arguments(args, kwargs or {}),
+        "args": _arguments(args, kwargs or {}, request.argsrepr, request.kwargsrepr),
     }
     details |= _family(request.parent_id, request.root_id, request.group)
     report = Report(type="state", state=State.STARTED, ts=time.time(), amount=Amount(), percent=None, message=None)

@@ -104,3 +104,11 @@ def test_update_state_becomes_progress(worker: Worker) -> None:
     events = worker.send("updates").watch.end()
     seen = [(event.current, event.total, event.message) for event in events if event.type == "progress"]
     assert seen == [(1, 3, "step 1"), (2, 3, "step 2"), (3, 3, "step 3")]
+
+
+def test_arguments_that_the_sender_hides_stay_hidden(worker: Worker) -> None:
+    """`argsrepr` is what Celery itself shows of a secret: watchers are shown no more, before and after the start."""
+    job = worker.send("count", 31, argsrepr="(***,)")
+    assert "31" not in worker.details(job.result.id)["args"]
+    job.watch.end()
+    assert json.loads(worker.details(job.result.id)["args"]) == {"repr": "(***,) {}"}
