@@ -87,6 +87,9 @@ async def result(request: Request) -> Response:
         raise Problem(404, f"The task has no result: it is {body['state']}.", state=body["state"])
     try:
         return Json(await services.broker.result(task_id))
+    except LookupError:
+        detail = "The result is not stored: it has expired, or the task's app stores no results."
+        raise Problem(404, detail, state=body["state"]) from None
     except BrokerUnavailable:
         raise Problem(503, "The result cannot be read at the moment.", headers={"Retry-After": "2"}) from None
 

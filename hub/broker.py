@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
@@ -39,13 +40,18 @@ class Broker:
         self._threads = anyio.CapacityLimiter(CONCURRENT)
 
     async def send(self, task: str, task_id: str, args: dict[str, Any], queue: str) -> None:
-        """Queue a task; `BrokerUnavailable` if the broker does not take it within about twice `TIMEOUT`."""
+        """Queue a task; `BrokerUnavailable` if the broker does not take it within about twice `TIMEOUT`.
+
+        The id of the request that is being answered goes with it, and comes up in the worker's log lines.
+        """
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
         send = functools.partial(
             self._app.send_task,
             task,
             kwargs=args,
             task_id=task_id,
             queue=queue,
+            headers={"request_id": request_id} if request_id else None,
             retry=True,
             retry_policy={"max_retries": 1, "interval_start": 0.1},
             ignore_result=False,
@@ -53,8 +59,11 @@ class Broker:
         await self._call(send)
 
     async def result(self, task_id: str) -> Any:
-        """The result of a task that succeeded, from Celery's result backend."""
-        return await self._call(lambda: self._app.AsyncResult(task_id).result)
+        """The result of a task that succeeded, from Celery's result backend; `LookupError` if none was stored there."""
+        meta = await self._call(lambda: self._app.backend.get_task_meta(task_id))
+        if meta["status"] != "SUCCESS":
+            raise LookupError(task_id)
+        return meta["result"]
 
     async def ping(self) -> None:
         """Raise `BrokerUnavailable` unless the broker answers."""

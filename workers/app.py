@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import structlog
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, task_postrun, task_prerun
 
 from headway import logs
 from headway.celery import install
@@ -69,5 +70,20 @@ def _configure_logging(**_: Any) -> None:
     logs.configure("worker")
 
 
+def bind(task_id: str, task: Any, **_: Any) -> None:
+    """Every line that is logged while a task runs names it, and the request that asked for it."""
+    context = {"task_id": task_id, "task": task.name}
+    if request_id := getattr(task.request, "request_id", None):
+        context["request_id"] = request_id
+    structlog.contextvars.bind_contextvars(**context)
+
+
+def unbind(**_: Any) -> None:
+    """The task has ended."""
+    structlog.contextvars.unbind_contextvars("task_id", "task", "request_id")
+
+
 # A receiver of this signal keeps Celery from setting up logging of its own.
 setup_logging.connect(_configure_logging, weak=False)
+task_prerun.connect(bind, weak=False)
+task_postrun.connect(unbind, weak=False)

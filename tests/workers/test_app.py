@@ -9,12 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+import structlog
 from celery import Celery
 from celery.result import AsyncResult
+
+from workers import app as workers_app
 
 ROOT = Path(__file__).parents[2]
 ROWS = 1_200_000
@@ -144,3 +148,14 @@ def test_a_broker_that_is_away_for_seconds_costs_nothing(valkey_factory, start_w
 def _value(producer: Celery, result: AsyncResult) -> Any:
     meta = producer.backend.get_task_meta(result.id)
     return meta["result"] if meta["status"] == "SUCCESS" else None
+
+
+def test_a_running_task_is_named_in_every_log_line() -> None:
+    """Task and request ids are bound while the body runs, and not after it."""
+    task = SimpleNamespace(name="simulate", request=SimpleNamespace(request_id="r-1"))
+    workers_app.bind("t-1", task)
+    try:
+        assert structlog.contextvars.get_contextvars() == {"task_id": "t-1", "task": "simulate", "request_id": "r-1"}
+    finally:
+        workers_app.unbind()
+    assert structlog.contextvars.get_contextvars() == {}
