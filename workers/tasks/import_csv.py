@@ -110,7 +110,7 @@ class _Import:
 
     def _load(self, path: Path, entry: Entry) -> Entry:
         self.progress.set(message=f"importing into {entry.plan.table}")
-        with self.progress.stage("import", unit="rows") as stage:
+        with self.progress.stage("import", total=_most(entry), unit="rows") as stage:
             while True:
                 try:
                     self._load_from(path, entry, stage)
@@ -135,13 +135,8 @@ class _Import:
         self._count(entry, stage)
 
     def _count(self, entry: Entry, stage: Progress) -> None:
-        """Report how far it is, and end it when too many rows were rejected.
-
-        The total is what the rows can still be at most: blank lines and line ends inside quotes make it smaller as the
-        work goes on, never larger, and at the end it is exact.
-        """
-        done = entry.rows + entry.rejected
-        stage.set(current=done, total=done + max(0, entry.plan.lines - entry.position.line))
+        """Report how far it is, and end it when too many rows were rejected."""
+        stage.set(current=entry.rows + entry.rejected, total=_most(entry))
         if entry.rejected > self.limit:
             link = self._rejects(entry)
             first = next(self.ledger.rejects())
@@ -212,3 +207,11 @@ def _csv_chunks(rejects: Iterator[Reject]) -> Iterator[bytes]:
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue().encode()
+
+
+def _most(entry: Entry) -> int:
+    """How many rows it can be at most: blank lines and line ends inside quotes make it fewer as the work goes on.
+
+    It never grows, and at the end it is exact.
+    """
+    return entry.rows + entry.rejected + max(0, entry.plan.lines - entry.position.line)
