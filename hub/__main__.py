@@ -8,6 +8,7 @@ import sys
 
 import structlog
 import uvicorn
+from starlette.applications import Starlette
 
 from headway.logs import configure
 from hub.app import create_app
@@ -43,6 +44,19 @@ def listen(host: str, port: int, fd: int | None) -> socket.socket:
     return listening
 
 
+def configuration(app: Starlette) -> uvicorn.Config:
+    """How uvicorn serves the app."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        ws_max_size=MAX_FRAME,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=GRACE,
+        server_header=False,
+    )
+
+
 def main() -> int:
     """Serve until SIGTERM or SIGINT; 1 and one sentence on stderr if that cannot begin."""
     arguments = parser().parse_args()
@@ -60,17 +74,9 @@ def main() -> int:
         return 1
     if settings.auth == "off":
         structlog.get_logger().warning("HEADWAY_AUTH=off: everybody who reaches this hub may watch and submit")
-    config = uvicorn.Config(
-        create_app(settings),
-        log_config=None,
-        access_log=False,
-        ws_max_size=MAX_FRAME,
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=GRACE,
-        server_header=False,
-    )
-    uvicorn.Server(config).run([listening])
-    return 0
+    server = uvicorn.Server(configuration(create_app(settings)))
+    server.run([listening])
+    return 0 if server.started else 1
 
 
 if __name__ == "__main__":

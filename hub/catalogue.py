@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any
 
 import anyio.to_thread
 import msgspec
+import structlog
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
 
+from headway.events import encode
 from headway.storage import Storage, UnknownRef
 from hub.problems import Problem
 
+log = structlog.get_logger()
+
 MAX_ERRORS = 20
 """Wrong arguments that one answer lists."""
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""NUL in JSON text, which PostgreSQL does not take."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -26,30 +36,47 @@ class Entry(msgspec.Struct, frozen=True):
 
 def parse(entries: dict[str, bytes]) -> list[Entry]:
     """What the workers have announced, by name."""
-    decoder = msgspec.json.Decoder(Entry)
-    return [decoder.decode(entries[name]) for name in sorted(entries)]
+    found = (_entry(name, entries[name]) for name in sorted(entries))
+    return [entry for entry in found if entry is not None]
 
 
 def find(entries: dict[str, bytes], task: str) -> Entry:
     """The entry of a task; a `Problem` that names the ones there are."""
-    if task not in entries:
+    entry = _entry(task, entries[task]) if task in entries else None
+    if entry is None:
         known = ", ".join(sorted(entries)) or "none, as no worker has announced any yet"
         raise Problem(422, f"There is no task {task[:100]!r} to submit. The catalogue has: {known}.", field="task")
-    return msgspec.json.decode(entries[task], type=Entry)
+    return entry
+
+
+def _entry(name: str, data: bytes) -> Entry | None:
+    """An entry; None if its worker speaks another dialect, which must not hide the other workers' tasks."""
+    try:
+        return msgspec.json.decode(data, type=Entry)
+    except msgspec.DecodeError as error:
+        log.warning("a catalogue entry is ignored", task=name, error=str(error))
+        return None
 
 
 def check(entry: Entry, args: dict[str, Any]) -> None:
     """Validate arguments against the task's schema; a `Problem` says of each wrong one which and why."""
-    errors: list[dict[str, str]] = []
-    for error in Draft202012Validator(entry.schema).iter_errors(args):
-        path = ["args", *(str(part) for part in error.absolute_path)]
-        errors.append({"field": ".".join(path), "reason": error.message[:300]})
-        if len(errors) >= MAX_ERRORS:
-            break
+    found = itertools.islice(Draft202012Validator(entry.schema).iter_errors(args), MAX_ERRORS)
+    errors = [{"field": _field(error), "reason": error.message[:300]} for error in found]
+    if _NUL.search(encode(args)):
+        errors.append({"field": "args", "reason": "text must not contain the NUL character"})
     if errors:
         first = errors[0]
         detail = f"The arguments do not fit {entry.task}: {first['field']}: {first['reason']}."
         raise Problem(422, detail, field=first["field"], errors=errors)
+
+
+def _field(error: ValidationError) -> str:
+    """The dotted name of the argument that an error is about, also of one that is missing."""
+    path = ["args", *map(str, error.absolute_path)]
+    if error.validator == "required":
+        required: Any = error.validator_value
+        path += [name for name in required if error.message.startswith(repr(name))][:1]
+    return ".".join(path)
 
 
 async def check_files(entry: Entry, args: dict[str, Any], storage: Storage) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
+import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -35,8 +40,24 @@ class KeyTaken(Exception):
         self.job = job
 
 
+class DatabaseUnavailable(OSError):
+    """The database cannot be used at the moment; nothing was changed."""
+
+
+@contextlib.asynccontextmanager
+async def _using(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
+    """A session. asyncpg, SQLAlchemy and the network each have their own words for an outage: here it gets one."""
+    try:
+        async with AsyncSession(engine) as session:
+            yield session
+    except (DataError, IntegrityError):
+        raise
+    except (DBAPIError, PoolTimeout, asyncpg.PostgresError, OSError) as error:
+        raise DatabaseUnavailable(str(error)) from error
+
+
 class Jobs:
-    """The accepted tasks."""
+    """The accepted tasks. Each method raises `DatabaseUnavailable` when the database is away."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -45,7 +66,7 @@ class Jobs:
         """Commit a job before it is published. Raises `KeyTaken` if its idempotency key is another job's."""
         key = job.idempotency_key
         try:
-            async with AsyncSession(self._engine) as session:
+            async with _using(self._engine) as session:
                 session.add(job)
                 await session.commit()
         except IntegrityError:
@@ -56,22 +77,22 @@ class Jobs:
 
     async def find(self, key: str) -> Job | None:
         """The job that was submitted with an idempotency key."""
-        async with AsyncSession(self._engine) as session:
+        async with _using(self._engine) as session:
             return (await session.exec(select(Job).where(Job.idempotency_key == key))).first()
 
     async def remove(self, task_id: str) -> None:
         """Take back a task that could not be published."""
-        async with AsyncSession(self._engine) as session:
+        async with _using(self._engine) as session:
             await session.exec(delete(Job).where(col(Job.task_id) == task_id))
             await session.commit()
 
     async def recent(self, limit: int) -> list[Job]:
         """The newest jobs first."""
         newest = select(Job).order_by(col(Job.created_at).desc(), col(Job.task_id).desc()).limit(limit)
-        async with AsyncSession(self._engine) as session:
+        async with _using(self._engine) as session:
             return list((await session.exec(newest)).all())
 
     async def ping(self) -> None:
-        """Raise unless the database answers."""
-        async with self._engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        """Raise `DatabaseUnavailable` unless the database answers."""
+        async with _using(self._engine) as session:
+            await (await session.connection()).execute(text("SELECT 1"))

@@ -7,10 +7,11 @@ from typing import Any
 
 import redis
 import structlog
-from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+
+from hub.history import DatabaseUnavailable
 
 log = structlog.get_logger()
 
@@ -59,10 +60,15 @@ async def on_http(request: Request, error: Exception) -> Response:
 
 async def on_outage(request: Request, error: Exception) -> Response:
     """A server behind the hub is away: nothing is lost, and asking again is right."""
-    where = "the database" if isinstance(error, DBAPIError) else "the progress store"
+    where = "the database" if isinstance(error, DatabaseUnavailable) else "the progress store"
     log.warning("outage", server=where, error=str(error))
     detail = f"The hub cannot reach {where} at the moment; nothing was changed."
     return response(Problem(503, detail, headers={"Retry-After": "2"}), request.url.path)
+
+
+async def on_gone(request: Request, _: Exception) -> Response:
+    """The client went away in the middle of its body: nobody reads the answer, and nothing is wrong here."""
+    return response(Problem(400, "The body ended before its time."), request.url.path)
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
@@ -75,7 +81,7 @@ HANDLERS: dict[Any, Any] = {
     Problem: on_problem,
     HTTPException: on_http,
     redis.RedisError: on_outage,
-    DBAPIError: on_outage,
+    DatabaseUnavailable: on_outage,
     ConnectionError: on_outage,
-    Exception: on_bug,
+    ClientDisconnect: on_gone,
 }

@@ -20,7 +20,10 @@ def origin_allowed(connection: HTTPConnection, settings: Settings) -> bool:
     origin = connection.headers.get("origin")
     if origin is None or origin in settings.origins:
         return True
-    return urlsplit(origin).netloc == connection.headers.get("host") != ""
+    try:
+        return urlsplit(origin).netloc == connection.headers.get("host") != ""
+    except ValueError:  # no address at all
+        return False
 
 
 class OriginGuard:

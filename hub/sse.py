@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 
 import redis
+import structlog
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from headway.events import Cursor
 from hub.connections import UnknownTask
@@ -16,6 +20,8 @@ from hub.mailbox import Closed, Mailbox
 from hub.problems import Problem
 from hub.services import Services
 from hub.websocket import JOIN_TIMEOUT
+
+log = structlog.get_logger()
 
 KEEP_ALIVE = 15
 """Seconds between the comments that keep proxies from closing a quiet stream."""
@@ -32,15 +38,27 @@ async def events(request: Request) -> Response:
     cursor = parse_cursor(request.headers.get("last-event-id") or request.query_params.get("cursor"))
     mailbox = Mailbox()
     await join(services, task_id, mailbox, cursor)
-    return EventSourceResponse(
-        _stream(services, task_id, mailbox),
-        ping=KEEP_ALIVE,
-        send_timeout=SEND_TIMEOUT,
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return _Stream(services, task_id, mailbox)
 
 
-async def _stream(services: Services, task_id: str, mailbox: Mailbox) -> AsyncIterator[ServerSentEvent]:
+class _Stream(EventSourceResponse):
+    """The answer, which leaves the task however it ends: a client may be gone before its first event is asked for."""
+
+    def __init__(self, services: Services, task_id: str, mailbox: Mailbox) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(_messages(mailbox), headers=headers, ping=KEEP_ALIVE, send_timeout=SEND_TIMEOUT)
+        self._leave = functools.partial(services.connections.leave, task_id, mailbox)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except* SendTimeoutError:
+            log.info("an event stream was given up: its client reads nothing")
+        finally:
+            self._leave()
+
+
+async def _messages(mailbox: Mailbox) -> AsyncIterator[ServerSentEvent]:
     retry: int | None = RETRY
     try:
         while True:
@@ -53,8 +71,6 @@ async def _stream(services: Services, task_id: str, mailbox: Mailbox) -> AsyncIt
                     return
     except Closed:
         return  # too slow: the browser reconnects after its last event
-    finally:
-        services.connections.leave(task_id, mailbox)
 
 
 async def join(services: Services, task_id: str, mailbox: Mailbox, cursor: Cursor | None) -> None:

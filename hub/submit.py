@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import redis
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -52,6 +53,7 @@ async def submit(request: Request) -> Response:
     catalogue.check(entry, submission.args)
     await catalogue.check_files(entry, submission.args, services.storage)
     task_id = str(uuid.uuid4())
+    structlog.contextvars.bind_contextvars(task_id=task_id)
     try:
         await _accept(services, task_id, entry, submission, key)
     except KeyTaken as taken:  # by a request that came at the same time
@@ -134,3 +136,5 @@ def _parse(body: bytes) -> Submission:
         raise Problem(422, f'The body must be {{"task": "<name>", "args": {{…}}}}: {error}.') from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem(400, f"The body is not JSON: {error}.") from None
+    except RecursionError:
+        raise Problem(400, "The body is nested too deeply.") from None

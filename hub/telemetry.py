@@ -9,7 +9,10 @@ from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hub.problems import on_bug
 
 log = structlog.get_logger("hub.access")
 
@@ -57,6 +60,11 @@ class Telemetry:
         with structlog.contextvars.bound_contextvars(**context):
             try:
                 await self._app(scope, receive, sending)
+            except Exception as error:
+                # Here, and not in Starlette's own outermost layer: this answer carries the request's id, too.
+                if scope["type"] != "http" or "status" in seen:
+                    raise
+                await (await on_bug(Request(scope), error))(scope, receive, sending)
             finally:
                 method = scope.get("method", "WS")
                 seconds = round(time.perf_counter() - began, 4)

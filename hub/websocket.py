@@ -6,24 +6,23 @@ import asyncio
 import contextlib
 from typing import Any
 
-import msgspec
 import redis
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from headway.events import Cursor, encode
+from hub import wishes
 from hub.connections import UnknownTask
 from hub.mailbox import Closed, Mailbox
 from hub.security import origin_allowed
 from hub.services import Services
+from hub.wishes import Cancel, Ping, Rate, Subscribe, Unsubscribe, Watched, Wish
 
 log = structlog.get_logger()
 
 SUBPROTOCOL = "headway.v1"
 JOIN_TIMEOUT = 10.0
 """Seconds for which a watcher waits for a Redis that is away; then it is told to back off and come again."""
-MAX_MESSAGE = 256 * 1024
-"""Bytes of a client's message."""
 MAX_TASKS = 1_000
 """Tasks one socket may watch."""
 BATCH = 50
@@ -31,49 +30,6 @@ BATCH = 50
 MAX_HZ = 100.0
 CLOSE_TIMEOUT = 2.0
 """Seconds for which a close waits behind what a slow client has not taken yet."""
-
-
-class Wish(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
-    """What a client may send."""
-
-
-class Ping(Wish, frozen=True):
-    """Asks for a `pong`."""
-
-
-class Cancel(Wish, frozen=True):
-    """Asks that the task be cancelled."""
-
-
-class Rate(Wish, frozen=True):
-    """Asks for at most so many progress messages a second."""
-
-    hz: float
-
-
-class Watched(msgspec.Struct, frozen=True):
-    """One task of a subscription, with the cursor to resume from."""
-
-    id: str
-    cursor: str | None = None
-
-
-class Subscribe(Wish, frozen=True):
-    """Asks for tasks, or for the feed of recent jobs."""
-
-    tasks: list[Watched] = []
-    feed: str | None = None
-
-
-class Unsubscribe(Wish, frozen=True):
-    """Asks for tasks, or the feed, no longer."""
-
-    tasks: list[Watched | str] = []
-    feed: str | None = None
-
-
-_one = msgspec.json.Decoder(Ping | Cancel | Rate)
-_many = msgspec.json.Decoder(Ping | Rate | Subscribe | Unsubscribe)
 
 
 class Session:
@@ -157,21 +113,9 @@ class Session:
                 message = await self.socket.receive()
                 if message["type"] == "websocket.disconnect":
                     return None
-                await self.obey(self._decode(message))
+                await self.obey(wishes.decode(message, self._decoder))
         except Closed as end:
             return end
-
-    def _decode(self, message: Any) -> Wish:
-        text = message.get("text")
-        if text is None:
-            raise Closed(4400, "malformed message: send text, not binary")
-        if len(text) > MAX_MESSAGE:
-            raise Closed(4400, f"malformed message: {len(text)} characters are more than {MAX_MESSAGE}")
-        try:
-            wish: Wish = self._decoder.decode(text)
-        except ValueError as error:  # msgspec's errors are
-            raise Closed(4400, f"malformed message: {error}"[:120]) from None
-        return wish
 
 
 class TaskSession(Session):
@@ -269,9 +213,9 @@ async def _serve(socket: WebSocket, kind: type[Session], decoder: Any) -> None:
 
 async def task(socket: WebSocket) -> None:
     """`WS /ws/task/{id}`: snapshot, missed events, live events, then close 1000 after the terminal one."""
-    await _serve(socket, TaskSession, _one)
+    await _serve(socket, TaskSession, wishes.one)
 
 
 async def many(socket: WebSocket) -> None:
     """`WS /ws`: subscribe and unsubscribe at will."""
-    await _serve(socket, ManySession, _many)
+    await _serve(socket, ManySession, wishes.many)
