@@ -106,8 +106,12 @@ async def create(request: Request) -> Response:
         raise _too_large(limit)
     form = Form(_boundary(request))
     writing: Writing | None = None
+    received = 0
     try:
         async for chunk in request.stream():
+            received += len(chunk)
+            if received > limit + BUFFER:  # also when most of it is no file
+                raise _too_large(limit)
             form.feed(chunk)
             if form.name is not None and writing is None:
                 writing = await _in_thread(services.storage.create, form.name)
