@@ -22,7 +22,7 @@ from hub.connections import Connections
 from hub.feed import Feed
 from hub.link import SILENCE_LIMIT, Link
 from hub.problems import HANDLERS
-from hub.security import OriginGuard
+from hub.security import Guard
 from hub.services import Services
 from hub.settings import Settings
 from hub.telemetry import Telemetry
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> Starlette:
             app.state.services = services
             yield
 
-    middleware = [Middleware(Telemetry), Middleware(OriginGuard, settings=settings)]
+    middleware = [Middleware(Telemetry), Middleware(Guard, settings=settings)]
     if settings.origins:
         cors = Middleware(
             CORSMiddleware,

@@ -1,7 +1,8 @@
-"""Who may ask: the origins a browser may come from. (DESIGN.md, HTTP.)"""
+"""Who may ask: under which names, and from the pages of which origins. (DESIGN.md, HTTP.)"""
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection, Request
@@ -26,8 +27,30 @@ def origin_allowed(connection: HTTPConnection, settings: Settings) -> bool:
         return False
 
 
-class OriginGuard:
-    """ASGI middleware: a page of another origin may not make this browser submit anything here.
+def host_allowed(connection: HTTPConnection, settings: Settings) -> bool:
+    """Whether the request names this hub in a way that no stranger can have arranged.
+
+    Anybody may point a name of theirs at 127.0.0.1; a page they serve under that name is then of the same origin as the
+    hub, in the browser of somebody who runs one (DNS rebinding). Addresses, `localhost` and names without a dot, as
+    containers have them, cannot be had that way. Other names are those of HEADWAY_ORIGINS.
+    """
+    try:
+        name = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return False
+    if "." not in name or name.endswith(".localhost"):
+        return True  # "::1" is among them
+    if any(urlsplit(origin).hostname == name for origin in settings.origins):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class Guard:
+    """ASGI middleware: no request under a stranger's name, and no page of another origin that submits anything here.
 
     WebSockets look for themselves, as they have to answer with a close code.
     """
@@ -37,11 +60,17 @@ class OriginGuard:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            request = Request(scope)
-            if not origin_allowed(request, self._settings):
-                origin = request.headers["origin"][:200]
-                problem = Problem(403, f"The origin {origin} is not allowed here; see HEADWAY_ORIGINS.")
-                await response(problem, scope["path"])(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        problem = self._problem(Request(scope)) if scope["type"] == "http" else None
+        if problem is None:
+            await self._app(scope, receive, send)
+        else:
+            await response(problem, scope["path"])(scope, receive, send)
+
+    def _problem(self, request: Request) -> Problem | None:
+        if not host_allowed(request, self._settings):
+            host = request.headers["host"][:200]
+            return Problem(421, f"This hub does not go by the name {host}; HEADWAY_ORIGINS lists the names it has.")
+        if request.method not in ("GET", "HEAD", "OPTIONS") and not origin_allowed(request, self._settings):
+            origin = request.headers["origin"][:200]
+            return Problem(403, f"The origin {origin} is not allowed here; HEADWAY_ORIGINS lists those that are.")
+        return None

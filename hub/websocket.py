@@ -14,7 +14,7 @@ from headway.events import Cursor, encode
 from hub import wishes
 from hub.connections import UnknownTask
 from hub.mailbox import Closed, Mailbox
-from hub.security import origin_allowed
+from hub.security import host_allowed, origin_allowed
 from hub.services import Services
 from hub.wishes import Cancel, Ping, Rate, Subscribe, Unsubscribe, Watched, Wish
 
@@ -191,7 +191,7 @@ async def _serve(socket: WebSocket, kind: type[Session], decoder: Any) -> None:
     offered = socket.scope.get("subprotocols", [])
     # Accepted even when it is refused a moment later: a browser is shown no close code before the handshake.
     await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    if not origin_allowed(socket, services.settings):
+    if not (origin_allowed(socket, services.settings) and host_allowed(socket, services.settings)):
         await close(socket, Closed(4403, "this origin is not allowed"))
         return
     if services.sockets >= services.settings.max_sockets:
