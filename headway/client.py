@@ -35,7 +35,9 @@ PING_INTERVAL = 10.0
 """Seconds between pings. A connection that answers none of them for as long again is half-open, and given up."""
 FIRST_WINDOW = 0.5
 """Seconds. A retry waits for a random time within a window, which doubles with every attempt that brings nothing."""
-LONGEST_WINDOW = 30.0
+LONGEST_WINDOW = 8.0
+"""Seconds: a hub that restarts is back within a few, and so must its watchers be."""
+OVERLOADED_WINDOW = 30.0
 OVERLOADED_ATTEMPT = 3
 """A hub that says it is overloaded is asked again as if so many attempts had failed already: within 4 s, then 8, …"""
 HEALTHY_AFTER = 10.0
@@ -107,7 +109,8 @@ class _Backoff:
     def delay(self, *, overloaded: bool) -> float:
         if overloaded:
             self._attempt = max(self._attempt, OVERLOADED_ATTEMPT)
-        window = min(LONGEST_WINDOW, FIRST_WINDOW * 2.0**self._attempt)
+        longest = OVERLOADED_WINDOW if overloaded else LONGEST_WINDOW
+        window = min(longest, FIRST_WINDOW * 2.0**self._attempt)
         self._attempt = min(self._attempt + 1, 16)
         return random.uniform(0, window)  # noqa: S311 - spreads load, guards nothing
 

@@ -2,7 +2,8 @@
 
 const SUBPROTOCOL = "headway.v1";
 const FIRST_WINDOW = 500; // ms; doubles with every attempt that brings nothing; the wait is random within it
-const LONGEST_WINDOW = 30_000;
+const LONGEST_WINDOW = 8_000; // a hub that restarts is back in seconds, and so must its watchers be
+const OVERLOADED_WINDOW = 30_000;
 const OVERLOADED_ATTEMPT = 3; // "overloaded" starts as if so many attempts had failed: within 4 s, then 8, …
 const SILENCE = 20_000; // ms without a message before we ask whether the hub is still there
 const ANSWER = 8_000; // ms for its answer; a half-open connection gives none
@@ -87,8 +88,10 @@ export class Connection {
   #down(code) {
     this.#drop();
     if (this.#closed) return;
-    if (OVERLOADED.has(code)) this.#attempt = Math.max(this.#attempt, OVERLOADED_ATTEMPT);
-    const window = Math.min(LONGEST_WINDOW, FIRST_WINDOW * 2 ** this.#attempt);
+    const overloaded = OVERLOADED.has(code);
+    if (overloaded) this.#attempt = Math.max(this.#attempt, OVERLOADED_ATTEMPT);
+    const longest = overloaded ? OVERLOADED_WINDOW : LONGEST_WINDOW;
+    const window = Math.min(longest, FIRST_WINDOW * 2 ** this.#attempt);
     this.#attempt = Math.min(this.#attempt + 1, 16);
     this.#retry = setTimeout(() => this.#open(), Math.random() * window);
     this.#on.down();
