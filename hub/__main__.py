@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import socket
 import sys
 
@@ -13,6 +15,7 @@ from starlette.applications import Starlette
 from headway.logs import configure
 from hub.app import create_app
 from hub.settings import SettingsError, load
+from hub.telemetry import not_a_handshake
 
 GRACE = 5
 """Seconds that open requests have after SIGTERM."""
@@ -33,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
 
 def listen(host: str, port: int, fd: int | None) -> socket.socket:
     """The listening socket; `OSError` if it cannot be had."""
+    if not 0 <= port <= 65535:
+        raise OSError("there are the ports 1 to 65535")
     if fd is not None:
         listening = socket.socket(fileno=fd)
     else:
@@ -46,6 +51,7 @@ def listen(host: str, port: int, fd: int | None) -> socket.socket:
 
 def configuration(app: Starlette) -> uvicorn.Config:
     """How uvicorn serves the app."""
+    logging.getLogger("uvicorn.error").addFilter(not_a_handshake)
     return uvicorn.Config(
         app,
         log_config=None,
@@ -64,7 +70,10 @@ def main() -> int:
         configure("hub")
         settings = load()
         listening = listen(arguments.host, arguments.port, arguments.fd)
-        settings.allow_host(listening.getsockname()[0])
+        with contextlib.ExitStack() as refused:
+            refused.callback(listening.close)
+            settings.allow_host(listening.getsockname()[0])
+            refused.pop_all()
     except (SettingsError, ValueError) as error:
         print(f"headway: {error}", file=sys.stderr)  # noqa: T201  # a command's answer, not a log line
         return 1

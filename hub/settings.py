@@ -11,6 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.asyncio.connection import parse_url
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 MIB = 1024 * 1024
 
@@ -48,6 +51,8 @@ class Settings(BaseSettings):
     def _redis(cls, value: str) -> str:
         if value and not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis:// or rediss://")
+        if value:
+            parse_url(value)
         return value
 
     @field_validator("database_url")
@@ -55,7 +60,12 @@ class Settings(BaseSettings):
     def _postgres(cls, value: str) -> str:
         if not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("must begin with postgresql://")
-        return value.replace("postgres://", "postgresql://", 1)
+        url = value.replace("postgres://", "postgresql://", 1)
+        try:
+            make_url(url)
+        except (ArgumentError, ValueError):  # SQLAlchemy's own words repeat the password
+            raise ValueError("is not postgresql://user:password@host:port/database") from None
+        return url
 
     @property
     def broker(self) -> str:

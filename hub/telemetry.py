@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import uuid
@@ -25,6 +26,11 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
+
+
+def not_a_handshake(record: logging.LogRecord) -> bool:
+    """A filter for uvicorn's log: its lines about WebSocket handshakes carry the query, where tokens may be."""
+    return '"WebSocket %s"' not in str(record.msg)
 
 
 class Telemetry:
