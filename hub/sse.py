@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator
+from typing import cast
 
+import anyio
 import redis
 import structlog
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -29,6 +31,8 @@ RETRY = 1_000
 """Milliseconds after which a browser reconnects."""
 SEND_TIMEOUT = 30.0
 """Seconds a client may take to accept one message."""
+GRACE = 2.0
+"""Seconds a stream has to end when the hub goes away; less than the requests of `hub.__main__` have."""
 
 
 async def events(request: Request) -> Response:
@@ -46,7 +50,14 @@ class _Stream(EventSourceResponse):
 
     def __init__(self, services: Services, task_id: str, mailbox: Mailbox) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(_messages(mailbox), headers=headers, ping=KEEP_ALIVE, send_timeout=SEND_TIMEOUT)
+        super().__init__(
+            _messages(mailbox),
+            headers=headers,
+            ping=KEEP_ALIVE,
+            send_timeout=SEND_TIMEOUT,
+            shutdown_event=cast("anyio.Event", _Farewell(mailbox)),
+            shutdown_grace_period=GRACE,
+        )
         self._leave = functools.partial(services.connections.leave, task_id, mailbox)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,6 +67,16 @@ class _Stream(EventSourceResponse):
             log.info("an event stream was given up: its client reads nothing")
         finally:
             self._leave()
+
+
+class _Farewell:
+    """What sse-starlette sets when the server is told to go: the stream ends in order, after what is waiting."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    def set(self) -> None:
+        self._mailbox.close(1001, "the hub goes away")
 
 
 async def _messages(mailbox: Mailbox) -> AsyncIterator[ServerSentEvent]:
@@ -70,7 +91,7 @@ async def _messages(mailbox: Mailbox) -> AsyncIterator[ServerSentEvent]:
                 if message.last:
                     return
     except Closed:
-        return  # too slow: the browser reconnects after its last event
+        return  # too slow, or the hub goes away: the browser reconnects after its last event
 
 
 async def join(services: Services, task_id: str, mailbox: Mailbox, cursor: Cursor | None) -> None:
