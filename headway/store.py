@@ -57,8 +57,15 @@ class Finished(Refused):
     """The task has ended; nothing follows its terminal event."""
 
 
+class Spare(Refused):
+    """Another delivery of this task runs, and one more waits for its end already: this one is not needed."""
+
+
 class Held(Refused):
-    """Another delivery of this task runs, or did a moment ago: its lease ends in `seconds` unless it is renewed."""
+    """Another delivery of this task runs, or did a moment ago: its lease ends in `seconds` unless it is renewed.
+
+    This message is to be sent again for then.
+    """
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"held for another {seconds:.1f} s")
@@ -88,7 +95,7 @@ class Snapshot(NamedTuple):
     """Whether `missed` is everything that was missed."""
 
 
-_REFUSALS: dict[bytes, type[Refused]] = {b"finished": Finished, b"superseded": Superseded}
+_REFUSALS: dict[bytes, type[Refused]] = {b"finished": Finished, b"superseded": Superseded, b"spare": Spare}
 
 
 @functools.cache
@@ -185,7 +192,7 @@ class Store:
         """Begin the next attempt and hold the task for `lease` seconds; returns the attempt.
 
         `token` names this delivery, so that a call whose reply was lost may be repeated. Raises `Finished`,
-        `Superseded` (the message is of an older generation than the task) or `Held`.
+        `Superseded` (the message is of an older generation than the task), `Held` or `Spare`.
         """
         args: list[str | int] = [generation, token, round(lease * 1000), self._retention.live]
         reply = self._claim(keys=[keys.of(task_id).task], args=args)

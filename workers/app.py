@@ -19,8 +19,13 @@ from headway.celery import install
 
 GRACE = 3.0
 """Seconds a task has to end when its worker is told to stop; then the broker gets it back."""
-LONGEST = 26 * 3600
-"""Seconds: longer than the hard time limit of every task here. Redis gives a task to a second worker after that."""
+LONGEST = 25 * 3600
+"""Seconds a task may run."""
+REDELIVERY = 60
+"""Seconds after which Redis gives a message to a second worker: so late at most goes on what a killed worker has left.
+
+However short, it runs nothing twice: a delivery whose task is held by a live worker waits (`headway.celery.claims`).
+"""
 RETRY_DELAY = 2
 """Seconds until a task runs again whose child process was killed."""
 RESULTS = 7 * 24 * 3600
@@ -48,14 +53,14 @@ app.conf.update(
     task_retry_on_worker_lost=True,
     task_annotations={"*": {"default_retry_delay": RETRY_DELAY}},
     worker_prefetch_multiplier=1,
-    task_soft_time_limit=LONGEST - 3900,
-    task_time_limit=LONGEST - 3600,
+    task_soft_time_limit=LONGEST - 300,
+    task_time_limit=LONGEST,
     result_expires=RESULTS,
     worker_soft_shutdown_timeout=GRACE,
     worker_send_task_events=True,
     task_send_sent_event=True,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": LONGEST, **_socket},
+    broker_transport_options={"visibility_timeout": REDELIVERY, "unacked_restore_throttle": 1, **_socket},
     redis_socket_timeout=15.0,
     redis_socket_connect_timeout=5.0,
     redis_socket_keepalive=True,

@@ -4,11 +4,12 @@
 -- KEYS  task hash
 -- ARGV  1 generation of the message (a retry carries the next one)   2 token of this delivery   3 lease in milliseconds
 --       4 seconds to keep a live task
--- Returns {attempt}, or {-1, "finished" | "superseded"}, or {-1, "held", milliseconds until the lease ends}.
+-- Returns {attempt}, or {-1, "finished" | "superseded" | "spare"}, or {-1, "held", milliseconds until the lease ends}:
+-- then the message is to be sent again for that time. Until then, any other one is a spare.
 
 local TERMINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local generation, token = tonumber(ARGV[1]), ARGV[2]
-local was = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'generation', 'lease', 'holder')
+local was = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'generation', 'lease', 'holder', 'postponed')
 if was[1] and TERMINAL[was[1]] then return {-1, 'finished'} end
 
 local time = redis.call('TIME')
@@ -17,6 +18,8 @@ local attempt, current, lease = tonumber(was[2] or 0), tonumber(was[3] or -1), t
 if generation < current then return {-1, 'superseded'} end
 if generation == current and lease > now then
   if was[5] == token then return {attempt} end
+  if tonumber(was[6] or 0) > now then return {-1, 'spare'} end
+  redis.call('HSET', KEYS[1], 'postponed', string.format('%.0f', lease))
   return {-1, 'held', lease - now}
 end
 

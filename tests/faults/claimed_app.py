@@ -23,6 +23,9 @@ app.conf.update(
     # Tests pay for no outage with a minute of waiting: Celery's own pause between two tries grows by 2 s a try.
     broker_transport_options={
         "visibility_timeout": int(os.environ.get("VISIBILITY_TIMEOUT", "3600")),
+        # Kombu looks for messages whose time is over every 100 s by default: no test would see one come back.
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
         "socket_timeout": 10.0,
         "socket_connect_timeout": 2.0,
     },

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from celery import Celery
@@ -117,6 +118,7 @@ def test_a_visibility_timeout_cannot_run_a_task_twice(bench: Bench) -> None:
     eventually(lambda: bench.ended(task_id), 30)
     assert bench.states(task_id)[1:] == [(1, State.STARTED), (1, State.SUCCESS)]
     assert bench.lines("begun") == 1
+    assert sum(log.read_text().count("] received") for log in bench.folder.glob("*.log")) > 1  # it did come twice
 
 
 def test_a_worker_that_stops_hands_its_task_over(bench: Bench) -> None:
@@ -152,6 +154,33 @@ def test_a_retry_without_a_pause_is_never_lost_nor_unannounced(bench: Bench) -> 
     retries = [event for event in bench.kept(task_id) if event.state is State.RETRY]
     assert [event.reason for event in retries] == [f"RuntimeError: try {number}" for number in range(3)]
     assert {event.max_attempts for event in retries} == {4}
+
+
+def test_a_worker_killed_by_force_loses_no_task(bench: Bench) -> None:
+    """SIGKILL to a worker and its child: the message comes back by itself, and another worker runs attempt 2."""
+    doomed = bench.worker(visibility_timeout=3)
+    task_id = bench.send("work", str(bench.folder), 3)
+    eventually(lambda: bench.lines("begun") == 1, 15)
+    children = psutil.Process(doomed.pid).children(recursive=True)
+    for process in (doomed, *children):
+        process.kill()
+    bench.worker(visibility_timeout=3)
+    eventually(lambda: bench.ended(task_id), 60)
+    assert bench.states(task_id)[1:] == [(1, State.STARTED), (2, State.STARTED), (2, State.SUCCESS)]
+    assert bench.lines("ended") == 1
+
+
+def test_of_many_spare_messages_one_waits(bench: Bench) -> None:
+    """Twenty deliveries of a running task become one message in the queue, not twenty that come back for ever."""
+    bench.worker()
+    bench.worker()
+    task_id = "many"
+    for _ in range(20):
+        bench.app.send_task("tests.faults.claimed_app.work", args=(str(bench.folder), 4), task_id=task_id)
+    eventually(lambda: bench.ended(task_id), 40)
+    assert bench.lines("begun") == 1
+    asked_again = sum(log.read_text().count("asking again in") for log in bench.folder.glob("*.log"))
+    assert asked_again <= 2
 
 
 def test_a_held_message_stays_until_its_task_has_finished(bench: Bench) -> None:

@@ -11,7 +11,8 @@ import redis
 
 from headway import keys
 from headway.events import Amount, Report, State
-from headway.store import DAY, Finished, Held, Store, Superseded
+from headway.store import DAY, Finished, Held, Spare, Store, Superseded
+from tests.conditions import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +83,27 @@ def test_a_renewed_lease_holds(store: Store, task: str) -> None:
     assert held.value.seconds > LEASE - 5
 
 
+def test_while_one_message_waits_others_are_spare(store: Store, task: str) -> None:
+    """Until the lease that the first one met would have ended; then it has come back itself, and may be told again."""
+    store.claim(task, 0, "a", 0.2)
+    with pytest.raises(Held):
+        store.claim(task, 0, "b", LEASE)
+    store.renew({task: "a"}, LEASE)
+    with pytest.raises(Spare):
+        store.claim(task, 0, "c", LEASE)
+
+    def told_again() -> bool:
+        try:
+            store.claim(task, 0, "b", LEASE)
+        except Spare:
+            return False
+        except Held:
+            return True
+        raise AssertionError("granted")
+
+    eventually(told_again, 5)
+
+
 def test_a_lease_given_up_is_free_at_once(store: Store, task: str) -> None:
     """For a worker that hands its messages back."""
     store.claim(task, 0, "a", LEASE)
@@ -133,8 +155,9 @@ def test_a_claimed_task_is_kept_like_a_live_one(store: Store, client: redis.Redi
 
 
 def test_of_many_deliveries_one_is_granted(redis_url: str, task: str) -> None:
-    """However they meet."""
+    """However they meet; and one of the others is told to come again."""
     granted: list[int] = []
+    refused: list[type] = []
     barrier = threading.Barrier(8)
 
     def deliver(number: int) -> None:
@@ -143,8 +166,8 @@ def test_of_many_deliveries_one_is_granted(redis_url: str, task: str) -> None:
             barrier.wait()
             try:
                 granted.append(store.claim(task, 0, str(number), LEASE))
-            except Held:
-                return
+            except (Held, Spare) as refusal:
+                refused.append(type(refusal))
 
     threads = [threading.Thread(target=deliver, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -152,3 +175,4 @@ def test_of_many_deliveries_one_is_granted(redis_url: str, task: str) -> None:
     for thread in threads:
         thread.join()
     assert granted == [1]
+    assert sorted(kind.__name__ for kind in refused) == ["Held", *["Spare"] * 6]
