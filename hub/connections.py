@@ -167,6 +167,13 @@ class Connections:
                 await asyncio.sleep(delay)
                 delay = min(RETRY[1], delay * 2)
                 continue
+            except Exception:
+                # What the store holds is not ours. Its watchers are told, rather than left in silence.
+                logger.exception("task %s cannot be read", place.room.task_id)
+                self._forget(place)
+                for member in place.room.members:
+                    member.close(1013, "the task cannot be read at the moment")
+                return
             if place.room.lost() if snapshot is None else place.room.sync(snapshot, since):
                 return
             place.room.syncing = True

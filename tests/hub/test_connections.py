@@ -10,7 +10,7 @@ import redis
 from headway.events import Cursor, State
 from hub import connections
 from hub.connections import LINGER, UnknownTask
-from hub.mailbox import Mailbox
+from hub.mailbox import Closed, Mailbox
 from tests.hub.envelopes import Clock, Publisher, Watcher
 from tests.hub.fakes import Server, settle
 
@@ -277,6 +277,28 @@ def test_a_room_keeps_trying_and_stops_when_nobody_watches(task: Publisher) -> N
         assert not server.connections._tasks  # noqa: SLF001
 
     Clock.run(work)
+
+
+def test_garbage_in_the_store_is_told(task: Publisher, caplog: pytest.LogCaptureFixture) -> None:
+    """A room that cannot be read closes its watchers, and the next one begins anew."""
+
+    async def work() -> None:
+        server, mailbox = Server(task, eager=True), Mailbox()
+        await server.connections.join("t1", mailbox)
+        await mailbox.take()
+        server.eager = False
+        server.mend()
+        await settle()
+        server.reads.popleft().answer.set_exception(ValueError("not an event"))
+        await settle()
+        with pytest.raises(Closed, match="1013"):
+            await mailbox.take()
+        assert server.connections.rooms == 0
+        assert server.subscribed == {}
+        server.connections.leave("t1", mailbox)
+
+    Clock.run(work)
+    assert "cannot be read" in caplog.text
 
 
 def test_garbage_on_the_channel_is_ignored(task: Publisher, caplog: pytest.LogCaptureFixture) -> None:
