@@ -9,7 +9,7 @@
 
 local TERMINAL = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local generation, token = tonumber(ARGV[1]), ARGV[2]
-local was = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'generation', 'lease', 'holder', 'postponed')
+local was = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'generation', 'lease', 'holder', 'postponed', 'waiter')
 if was[1] and TERMINAL[was[1]] then return {-1, 'finished'} end
 
 local time = redis.call('TIME')
@@ -18,13 +18,15 @@ local attempt, current, lease = tonumber(was[2] or 0), tonumber(was[3] or -1), t
 if generation < current then return {-1, 'superseded'} end
 if generation == current and lease > now then
   if was[5] == token then return {attempt} end
-  if tonumber(was[6] or 0) > now then return {-1, 'spare'} end
-  redis.call('HSET', KEYS[1], 'postponed', string.format('%.0f', lease))
+  -- The one that waits may ask twice, when the first answer was lost: it is no spare of itself.
+  if tonumber(was[6] or 0) > now and was[7] ~= token then return {-1, 'spare'} end
+  redis.call('HSET', KEYS[1], 'postponed', string.format('%.0f', lease), 'waiter', token)
   return {-1, 'held', lease - now}
 end
 
 attempt = attempt + 1
+-- Whoever waits for an earlier generation will be dropped, and guards this one no longer.
 redis.call('HSET', KEYS[1], 'attempt', attempt, 'generation', generation, 'holder', token,
-  'lease', string.format('%.0f', now + ARGV[3]))
+  'lease', string.format('%.0f', now + ARGV[3]), 'postponed', 0)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return {attempt}

@@ -94,7 +94,7 @@ def test_while_one_message_waits_others_are_spare(store: Store, task: str) -> No
 
     def told_again() -> bool:
         try:
-            store.claim(task, 0, "b", LEASE)
+            store.claim(task, 0, "d", LEASE)
         except Spare:
             return False
         except Held:
@@ -102,6 +102,26 @@ def test_while_one_message_waits_others_are_spare(store: Store, task: str) -> No
         raise AssertionError("granted")
 
     eventually(told_again, 5)
+
+
+def test_a_message_that_waits_is_no_spare_of_itself(store: Store, task: str) -> None:
+    """The answer to its first claim was lost: taken for a spare, it would be dropped, and nobody would wait."""
+    store.claim(task, 0, "a", LEASE)
+    for _ in range(2):
+        with pytest.raises(Held):
+            store.claim(task, 0, "b", LEASE)
+    with pytest.raises(Spare):
+        store.claim(task, 0, "c", LEASE)
+
+
+def test_who_waits_for_an_earlier_generation_makes_none_spare(store: Store, task: str) -> None:
+    """That message will be dropped as superseded: the retry needs one of its own that waits."""
+    store.claim(task, 0, "a", LEASE)
+    with pytest.raises(Held):
+        store.claim(task, 0, "b", LEASE)
+    store.claim(task, 1, "retry", LEASE)
+    with pytest.raises(Held):
+        store.claim(task, 1, "c", LEASE)
 
 
 def test_a_lease_given_up_is_free_at_once(store: Store, task: str) -> None:
