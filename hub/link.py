@@ -83,15 +83,17 @@ class Link:
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
+        clock = asyncio.get_running_loop().time
         delay = BACKOFF[0]
         while True:
             connection: AbstractConnection = self._pool.make_connection()
+            opened = math.inf
             try:
                 async with asyncio.timeout(SILENCE_LIMIT):
                     await connection.connect()  # type: ignore[no-untyped-call]  # redis-py has not annotated it
                 # `_watch` is the time limit: redis-py's own is a wait_for(), which may lose a cancel (Python 3.11).
                 connection.socket_timeout = None
-                delay = BACKOFF[0]
+                opened = clock()
                 async with asyncio.TaskGroup() as tasks:
                     self._restore()
                     tasks.create_task(self._speak(connection))
@@ -99,10 +101,15 @@ class Link:
                     tasks.create_task(self._watch())
             except* (redis.RedisError, OSError, TimeoutError) as errors:
                 logger.warning("the link to Redis is down: %s", errors.exceptions[0])
+            except* Exception:
+                # An answer that makes no sense, or a bug: it may cost this connection, and never all watchers theirs.
+                logger.exception("the link to Redis failed")
             finally:
                 self.connected.clear()
                 with contextlib.suppress(redis.RedisError, OSError):
                     await connection.disconnect(nowait=True)
+            if clock() - opened > SILENCE_LIMIT:  # not for one that is refused as soon as it is open, again and again
+                delay = BACKOFF[0]
             await asyncio.sleep(delay)
             delay = min(BACKOFF[1], delay * 2)
 

@@ -97,6 +97,31 @@ async def test_a_channel_taken_over_stays(link: Link, publisher: redis.Redis, ch
     assert first.heard == []
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"*3\r\n$10\r\nssubscribe\r\n$5\r\nother\r\n:1\r\n", b"*3\r\n$8\r\nsmessage\r\n*0\r\n$1\r\nx\r\n", b"-ERR no\r\n"],
+)
+async def test_a_server_that_talks_nonsense_is_asked_again(nonsense: bytes) -> None:
+    """Whatever the link hears, it goes on; and it does not hammer a server that refuses it each time."""
+    refused: list[float] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(b"+OK\r\n" * data.count(b"CLIENT"))
+            if b"SSUBSCRIBE" in data:
+                refused.append(time.monotonic())
+                writer.write(nonsense)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with linked(f"redis://127.0.0.1:{port}") as link:
+            asking = asyncio.create_task(link.subscribe("channel", Ear()))
+            await until(lambda: len(refused) == 4)
+            asking.cancel()
+    assert refused[3] - refused[0] > 0.3  # the pauses between grow: 0.05 + 0.1 + 0.2 s
+
+
 async def test_subscribing_again_at_once_is_acknowledged_anew(link: Link, publisher: redis.Redis, channel: str) -> None:
     """Commands and answers of one channel are matched in their order, whoever gave up waiting in between."""
     for _ in range(50):
