@@ -6,6 +6,7 @@ written in `<root>/.partial/` and appear under the ref by one rename: a crash le
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -81,11 +82,7 @@ class Storage:
         swept = 0
         before = time.time() - older_than
         for folder in (self.root / PARTIAL).glob("*"):
-            try:
-                touched = (folder / "data").stat().st_mtime
-            except FileNotFoundError:
-                touched = folder.stat().st_mtime if folder.exists() else time.time()
-            if touched < before:
+            if _touched(folder) < before:
                 shutil.rmtree(folder, ignore_errors=True)
                 swept += 1
         return swept
@@ -186,6 +183,14 @@ def safe_name(name: str) -> str:
     room = NAME_BYTES - len((dot + suffix).encode() if suffix else b"")
     short = stem.encode()[:room].decode(errors="ignore")
     return (f"{short}.{suffix}" if suffix else short) or "file"
+
+
+def _touched(folder: Path) -> float:
+    """When a partial file was last written to; now, if it is gone meanwhile: complete, or swept by somebody else."""
+    for path in (folder / "data", folder):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return path.stat().st_mtime
+    return time.time()
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -116,6 +117,16 @@ def test_only_abandoned_partial_files_are_swept(storage):
     abandoned.abort()
     active.commit()
     assert leftovers(storage) == ["data", "data", "meta.json", "meta.json"]
+
+
+def test_two_may_sweep_at_once(storage):
+    """What the other has removed in the middle of it is no error."""
+    for number in range(300):  # killed before they had a byte
+        (storage.root / ".partial" / str(number)).mkdir(parents=True)
+    with ThreadPoolExecutor(4) as pool:
+        sweeps = [pool.submit(storage.sweep, -60) for _ in range(4)]
+    assert sum(sweep.result() for sweep in sweeps) >= 300
+    assert storage.sweep(-60) == 0
 
 
 @pytest.mark.parametrize(
