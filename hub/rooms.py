@@ -77,10 +77,8 @@ class Room:
         if not self.loaded:
             self._adopt(snapshot, since)
         elif current and snapshot.recovered and since == self.cursor:
-            for envelope in snapshot.missed:
+            for envelope in self._missed(snapshot):
                 self._apply(envelope)
-            if snapshot.seq > self.cursor.seq:
-                self._apply(_progress(self.task_id, snapshot))
         else:
             self._adopt(snapshot, None)
             for member in self.members:
@@ -162,6 +160,20 @@ class Room:
         for member in self.members:
             member.push(self.task_id, envelope)
 
+    def _missed(self, snapshot: Snapshot) -> list[Envelope]:
+        """What was missed, and at its place the last progress: nobody kept it, but the snapshot is what it left."""
+        missed = list(snapshot.missed)
+        if snapshot.seq > max(snapshot.kept, self.cursor.seq):
+            return [*missed, _progress(self.task_id, snapshot, snapshot.seq, snapshot.kept)]
+        for index in reversed(range(len(missed))):
+            line = missed[index]
+            if line.kind != "l":
+                break  # a state says it all
+            if line.seq - 1 > max(line.prev, self.cursor.seq):
+                missed.insert(index, _progress(self.task_id, snapshot, line.seq - 1, line.prev))
+                break
+        return missed
+
     def _catch_up(self) -> bool:
         self.syncing = False
         waiting, self._waiting = self._waiting, []
@@ -182,10 +194,10 @@ def _unbroken(missed: list[Envelope], cursor: Cursor) -> bool:
     return True
 
 
-def _progress(task_id: str, snapshot: Snapshot) -> Envelope:
+def _progress(task_id: str, snapshot: Snapshot, seq: int, prev: int) -> Envelope:
     """The newest progress, which nobody kept, from the state that it left."""
-    data = _event("progress", task_id, Cursor(snapshot.epoch, snapshot.seq), snapshot.kept, snapshot.rest)
-    return Envelope("p", snapshot.epoch, snapshot.seq, snapshot.kept, data)
+    data = _event("progress", task_id, Cursor(snapshot.epoch, seq), prev, snapshot.rest)
+    return Envelope("p", snapshot.epoch, seq, prev, data)
 
 
 def _event(type: str, task_id: str, cursor: Cursor, prev: int, rest: bytes, recovered: bool | None = None) -> bytes:  # noqa: A002

@@ -79,6 +79,19 @@ def test_what_was_lost_is_told_after_a_sync(task: Publisher) -> None:
     assert watcher.restarts == 0
 
 
+def test_progress_lost_before_a_log_line_is_told(task: Publisher) -> None:
+    """The line carries no state of the task: the progress that nobody kept comes before it, and in later snapshots."""
+    room = loaded(task)
+    watcher = joined(room)
+    task.progress(66)
+    for text in ("a", "b"):
+        task.said(text)
+    assert room.sync(task.snapshot(room.cursor), room.cursor)
+    watcher.read(waiting(watcher.mailbox))
+    assert [seq for _, seq in watcher.seen] == [3, 4, 5]
+    assert watcher.state["percent"] == decode(room.snapshot()).percent == 66
+
+
 def test_what_cannot_be_told_is_said(task: Publisher) -> None:
     """More was lost than the store replays: a snapshot with recovered false, in the same stream."""
     task.replay = 3
