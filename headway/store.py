@@ -170,6 +170,7 @@ class Store:
         self._publish = client.register_script(_source("publish"))
         self._claim = client.register_script(_source("claim"))
         self._renew = client.register_script(_source("renew"))
+        self._withdraw = client.register_script(_source("withdraw"))
 
     def publish(
         self,
@@ -209,6 +210,10 @@ class Store:
                 self._renew(keys=[keys.of(task_id).task], args=[token, round(lease * 1000)], client=pipe)
             replies = pipe.execute()
         return {task_id for task_id, reply in zip(tokens, replies, strict=True) if not reply}
+
+    def withdraw(self, task_id: str, operation: str) -> bool:
+        """Take back the PENDING published as `operation`; False if there is more of the task, which then stays."""
+        return bool(self._withdraw(keys=keys.of(task_id)[:2], args=[operation]))
 
     def adopt(self, parent_id: str, task_id: str) -> None:
         """Remember that a task has sent another one; of many, the first `MAX_CHILDREN`."""
@@ -255,10 +260,14 @@ class AsyncStore:
             fields, children = await pipe.execute()
         return {name.decode(): value for name, value in fields.items()}, [child.decode() for child in children]
 
-    async def cursor(self, task_id: str) -> Cursor | None:
-        """Where a task stands, and nothing more: the cheapest thing to ask."""
-        epoch, seq = await self._client.hmget(keys.of(task_id).task, "epoch", "seq")
-        return Cursor(int(epoch), int(seq)) if epoch and seq else None
+    async def cursor(self, task_id: str) -> tuple[Cursor, int] | None:
+        """Where a task stands and how many children it has, and nothing more: the cheapest thing to ask."""
+        names = keys.of(task_id)
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.hmget(names.task, "epoch", "seq")
+            pipe.llen(names.children)
+            (epoch, seq), children = await pipe.execute()
+        return (Cursor(int(epoch), int(seq)), int(children)) if epoch and seq else None
 
     async def catalogue(self) -> dict[str, bytes]:
         """Task name → JSON of its catalogue entry."""

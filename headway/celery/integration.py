@@ -134,7 +134,24 @@ def of(app: Celery) -> Integration | None:
     return _installed.get(app)
 
 
-_sending: ContextVar[Integration | None] = ContextVar("headway_sending", default=None)
+class Sending:
+    """A message on its way to the broker, and what has been said of its task already."""
+
+    def __init__(self, headway: Integration) -> None:
+        self.headway = headway
+        self.announced: tuple[str, str] | None = None
+        """Id of the task, and operation id of the PENDING that was published for it."""
+
+    def withdraw(self) -> None:
+        """The broker did not take it: nobody is to be told of a task that waits for ever."""
+        if self.announced is not None:
+            try:
+                self.headway.store.withdraw(*self.announced)
+            except redis.RedisError as error:
+                logger.warning("task %s was not queued, but is shown as PENDING: %s", self.announced[0], error)
+
+
+_sending: ContextVar[Sending | None] = ContextVar("headway_sending", default=None)
 
 
 def mark_sending(app: Celery, integration: Integration) -> None:
@@ -143,17 +160,21 @@ def mark_sending(app: Celery, integration: Integration) -> None:
 
     @functools.wraps(send)
     def send_task(*args: Any, **options: Any) -> Any:
-        token = _sending.set(integration)
+        message = Sending(integration)
+        token = _sending.set(message)
         try:
             return send(*args, **options)
+        except BaseException:
+            message.withdraw()
+            raise
         finally:
             _sending.reset(token)
 
     app.send_task = send_task
 
 
-def sending() -> Integration | None:
-    """The integration of the app that is publishing a message just now.
+def sending() -> Sending | None:
+    """What the app that is publishing a message just now publishes through.
 
     Celery's signal does not name it, and its current app is another one in every thread that has not created the app
     (of a web server's pool, say), or when there are several.

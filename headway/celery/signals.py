@@ -64,10 +64,11 @@ def _family(parent: str | None, root: str | None, group: str | None) -> Details:
 
 
 def _queued(body: Any, headers: dict[str, Any], routing_key: str | None = None, **_: Any) -> None:
-    headway = integration.sending()
+    message = integration.sending()
     task_id = headers.get("id") if isinstance(headers, dict) else None
-    if headway is None or not task_id or not isinstance(body, tuple):
+    if message is None or not task_id or not isinstance(body, tuple):
         return
+    headway = message.headway
     running = current_task.request if current_task else None
     if running is not None and running.id == task_id:
         # A retry, or a task that replaces itself: its message may arrive while the lease of the sender is still live.
@@ -85,8 +86,10 @@ def _queued(body: Any, headers: dict[str, Any], routing_key: str | None = None, 
     details |= _family(headers.get("parent_id"), headers.get("root_id"), headers.get("group"))
     details["args"] = _arguments(body[0], body[1], headers.get("argsrepr"), headers.get("kwargsrepr"))
     report = Report(type="state", state=State.PENDING, ts=now, amount=Amount(), percent=None, message=None)
+    operation = uuid.uuid4().hex
+    message.announced = (task_id, operation)
     try:
-        headway.store.publish(task_id, report, details=details)
+        headway.store.publish(task_id, report, operation=operation, details=details)
         if parent := headers.get("parent_id"):
             headway.store.adopt(parent, task_id)
     except Refused:

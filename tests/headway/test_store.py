@@ -438,7 +438,7 @@ async def test_a_first_read_has_missed_nothing(store: Store, reader: AsyncStore,
     assert snapshot is not None
     assert (snapshot.missed, snapshot.recovered) == ([], False)
     assert (snapshot.epoch, snapshot.seq, snapshot.kept) == (position.epoch, 1, 1)
-    assert await reader.cursor(task) == Cursor(position.epoch, 1)
+    assert await reader.cursor(task) == (Cursor(position.epoch, 1), 0)
 
 
 async def test_a_reader_gets_exactly_the_kept_events_it_missed(store: Store, reader: AsyncStore, task: str) -> None:
@@ -486,6 +486,18 @@ async def test_what_the_capped_stream_has_lost_is_not_recovered(
         snapshot = await reader.read(task, Cursor(epoch, since))
         assert snapshot is not None
         assert snapshot.recovered is recovered
+
+
+async def test_only_a_task_that_nobody_has_taken_is_withdrawn(store: Store, reader: AsyncStore, task: str) -> None:
+    """And by its own sender only: of two with one id, the other's may be on its way."""
+    store.publish(task, state(State.PENDING), operation="one")
+    assert not store.withdraw(task, "another")
+    assert store.withdraw(task, "one")
+    assert await reader.read(task) is None
+    store.publish(task, state(State.PENDING), operation="two")
+    store.claim(task, 0, "worker", 15)
+    assert not store.withdraw(task, "two")
+    assert await reader.read(task) is not None
 
 
 async def test_children_are_named_up_to_a_bound(store: Store, reader: AsyncStore, task: str) -> None:

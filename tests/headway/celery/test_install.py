@@ -17,6 +17,7 @@ import redis
 from celery import Celery
 from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
+from kombu.exceptions import OperationalError
 
 from headway import keys
 from headway.celery import install
@@ -102,6 +103,15 @@ def test_sending_does_not_need_the_store(make_app: Callable[..., Celery], redis_
     install(app, "redis://127.0.0.1:1/0")
     assert app.send_task("t").id
     assert "cannot be shown as PENDING" in caplog.text
+
+
+def test_what_the_broker_refuses_is_not_pending(make_app: Callable[..., Celery], redis_url: str) -> None:
+    """Its sender has been told, and nobody is shown a task that waits for ever."""
+    app = make_app(broker_url="redis://127.0.0.1:1/0")
+    install(app, redis_url)
+    with pytest.raises(OperationalError):
+        app.send_task("t", task_id="never-sent", retry=False)
+    assert state(redis_url, "never-sent") is None
 
 
 BY_PATH = "celery.backends.redis:RedisBackend+redis://127.0.0.1:1/0"
