@@ -44,20 +44,26 @@ async def show(request: Request) -> Response:
     here = await services.store.cursor(task_id)
     if here is None:
         raise unknown(task_id)
-    if f'"{here}"' in tags or "*" in tags:
-        return Response(status_code=304, headers={**headers, "ETag": f'"{here}"'})
+    tag = _tag(*here)
+    if tag in tags or "*" in tags:
+        return Response(status_code=304, headers={**headers, "ETag": tag})
     body = await _resource(services, task_id)
-    headers["ETag"] = f'"{body["cursor"]}"'
+    headers["ETag"] = _tag(body["cursor"], len(body["children"]))
     pause = retry_after(body["state"])
     if pause is not None:
         headers["Retry-After"] = str(pause)
     return Json(body, headers=headers)
 
 
+def _tag(cursor: Cursor | str, children: int) -> str:
+    """The ETag of a task resource: children come without an event of their parent."""
+    return f'"{cursor}.{children}"' if children else f'"{cursor}"'
+
+
 def _tagged(tags: list[str]) -> Cursor | None:
     """The cursor in an ETag of ours."""
     try:
-        return Cursor.parse(tags[0].strip('"'))
+        return Cursor.parse(tags[0].strip('"').partition(".")[0])
     except ValueError:
         return None
 

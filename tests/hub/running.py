@@ -70,6 +70,10 @@ class Task:
         attempt = "+" if state is State.STARTED else ""
         return self._publish(attempt, type="state", state=state, extra=Extra(**extra))
 
+    def sends(self, child: str) -> None:
+        """A task of its own."""
+        self._store.adopt(self.id, child)
+
     def progress(self, current: int = 1, total: int | None = 100) -> Position:
         """Some progress."""
         percent = 100 * current / total if total else None

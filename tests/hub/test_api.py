@@ -49,6 +49,16 @@ async def test_a_known_etag_is_answered_with_304(hub: Hub, task: Task) -> None:
     assert answer.headers["ETag"] != etag
 
 
+async def test_a_new_child_makes_a_new_etag(hub: Hub, task: Task) -> None:
+    """It is in the resource, but comes without an event of its parent."""
+    etag = (await hub.client.get(f"/tasks/{task.id}")).headers["ETag"]
+    task.sends("child")
+    answer = await hub.client.get(f"/tasks/{task.id}", headers={"If-None-Match": etag})
+    assert (answer.status_code, answer.json()["children"]) == (200, ["child"])
+    answer = await hub.client.get(f"/tasks/{task.id}", headers={"If-None-Match": answer.headers["ETag"]})
+    assert answer.status_code == 304
+
+
 async def test_prefer_wait_holds_until_there_is_news(hub: Hub, task: Task) -> None:
     """It returns as soon as something is newer than the cursor, or than the ETag."""
     body = await hub.client.get(f"/tasks/{task.id}")
