@@ -189,13 +189,14 @@ class Store:
         args = _publish_args(task_id, report, attempt, operation, details or {}, self._retention)
         return _position(self._publish(keys=keys.of(task_id)[:5], args=args))
 
-    def claim(self, task_id: str, generation: int, token: str, lease: float) -> int:
+    def claim(self, task_id: str, generation: int, token: str, lease: float, attempt: int | str = "") -> int:
         """Begin the next attempt and hold the task for `lease` seconds; returns the attempt.
 
-        `token` names this delivery, so that a call whose reply was lost may be repeated. Raises `Finished`,
-        `Superseded` (the message is of an older generation than the task), `Held` or `Spare`.
+        `token` names this delivery, so that a call whose reply was lost may be repeated. `attempt` is for one that runs
+        already and whose claim the store has lost. Raises `Finished`, `Superseded` (the message is of an older
+        generation than the task, or somebody has claimed it since), `Held` or `Spare`.
         """
-        args: list[str | int] = [generation, token, round(lease * 1000), self._retention.live]
+        args: list[str | int] = [generation, token, round(lease * 1000), self._retention.live, attempt]
         reply = self._claim(keys=[keys.of(task_id).task], args=args)
         if int(reply[0]) > 0:
             return int(reply[0])

@@ -56,8 +56,7 @@ class Claims:
     def take(self, request: Any) -> None:
         """Claim a delivery, which then carries its attempt; raises `Refused` if it must not run."""
         token = uuid.uuid4().hex
-        generation = int(request.request_dict.get(GENERATION) or 0)
-        claim = functools.partial(self._headway.store.claim, request.id, generation, token, LEASE)
+        claim = functools.partial(self._headway.store.claim, request.id, _generation(request), token, LEASE)
         attempt = patiently(claim, PATIENCE, f"claim of task {request.id}")
         if attempt is not None:
             request.request_dict[ATTEMPT] = attempt
@@ -87,7 +86,28 @@ class Claims:
                 logger.warning("leases cannot be renewed: %s", error)
                 continue
             for task_id in lost:
-                logger.warning("task %s is held by another worker now", task_id)
+                self._take_again(task_id)
+
+    def _take_again(self, task_id: str) -> None:
+        """Hold a task again whose claim a store that came back empty has lost; one that somebody else holds is his."""
+        with self._lock:
+            claim = self._held.get(task_id)
+        if claim is None:
+            return
+        token, request = claim
+        try:
+            self._headway.store.claim(task_id, _generation(request), token, LEASE, request.request_dict[ATTEMPT])
+        except Refused as refusal:
+            logger.warning("task %s is no longer held by this worker: %s", task_id, refusal)
+            with self._lock:
+                if self._held.get(task_id) is claim:
+                    del self._held[task_id]
+        except redis.RedisError as error:
+            logger.warning("leases cannot be renewed: %s", error)
+
+
+def _generation(request: Any) -> int:
+    return int(request.request_dict.get(GENERATION) or 0)
 
 
 def _runs(request: Any) -> bool:

@@ -149,6 +149,31 @@ def test_a_finished_task_is_not_run_again(store: Store, task: str, end: State) -
             store.claim(task, generation, "b", LEASE)
 
 
+def test_a_claim_that_the_store_has_lost_is_taken_again(store: Store, client: redis.Redis, task: str) -> None:
+    """With the attempt that runs: a delivery that comes later is held, and the next attempt is the one after it."""
+    store.claim(task, 0, "a", LEASE)
+    assert store.claim(task, 1, "b", LEASE) == 2
+    client.delete(keys.of(task).task)
+    assert store.renew({task: "b"}, LEASE) == {task}
+    for _ in range(2):  # the first answer may be lost
+        assert store.claim(task, 1, "b", LEASE, attempt=2) == 2
+    with pytest.raises(Held):
+        store.claim(task, 1, "c", LEASE)
+    assert store.renew({task: "b"}, 0.0) == set()
+    assert store.claim(task, 1, "c", LEASE) == 3
+
+
+def test_a_claim_that_somebody_else_has_is_not_taken_again(store: Store, client: redis.Redis, task: str) -> None:
+    """Whether his lease is live or not."""
+    store.claim(task, 0, "a", LEASE)
+    client.delete(keys.of(task).task)
+    for lease in (LEASE, 0.0):
+        store.claim(task, 0, "b", LEASE)
+        store.renew({task: "b"}, lease)
+        with pytest.raises(Superseded):
+            store.claim(task, 0, "a", LEASE, attempt=1)
+
+
 def test_renewing_nothing_is_nothing(store: Store, task: str) -> None:
     """No task, or one that the store has lost."""
     assert store.renew({}, LEASE) == set()
