@@ -102,6 +102,8 @@ _PASSING = (
     redis.exceptions.MasterDownError,
     redis.exceptions.TryAgainError,
 )
+# The same, where redis-py has no class for it: its disk is full, too few replicas, a slow script.
+_PASSING_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
 
 
 def patiently(call: Callable[[], T], patience: float, what: str) -> T | None:
@@ -112,7 +114,8 @@ def patiently(call: Callable[[], T], patience: float, what: str) -> T | None:
         try:
             return call()
         except redis.RedisError as error:
-            passing = isinstance(error, _PASSING) and not isinstance(error, redis.AuthenticationError)
+            passing = isinstance(error, _PASSING) or str(error).startswith(_PASSING_CODES)
+            passing = passing and not isinstance(error, redis.AuthenticationError)
             if not passing or time.monotonic() + delay > deadline:
                 logger.error("%s could not be published: %s", what, error)  # noqa: TRY400  # an outage, not a bug: no traceback
                 return None

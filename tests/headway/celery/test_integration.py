@@ -34,6 +34,8 @@ class Redis:
         redis.BusyLoadingError("loading"),
         redis.OutOfMemoryError("full"),
         redis.ReadOnlyError("replica"),
+        redis.ResponseError("MISCONF unable to persist to disk"),
+        redis.ResponseError("BUSY running a script"),
     ],
 )
 def test_what_passes_is_waited_for(trouble: Exception) -> None:
