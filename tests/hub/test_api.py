@@ -144,7 +144,9 @@ async def test_an_entry_of_another_dialect_hides_no_other(hub: Hub, redis_url: s
     """A worker of a later version may write what this hub cannot read."""
     await announce(redis_url, {"task": "odd", "schema": 7})
     answer = await hub.client.get("/catalogue")
-    assert [entry["task"] for entry in answer.json()["tasks"]] == ["simulate"]
+    names = [entry["task"] for entry in answer.json()["tasks"]]  # other tests' workers may have announced more
+    assert "simulate" in names
+    assert "odd" not in names
 
 
 async def test_healthz_and_readyz(hub: Hub) -> None:

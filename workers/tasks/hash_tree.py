@@ -35,7 +35,7 @@ Algorithms = Annotated[list[Algorithm], Meta(min_length=1, max_length=12, descri
 Root = Annotated[str, Meta(min_length=1, max_length=4096, description="a folder below one that the worker may read")]
 
 
-@app.task(name="hash_tree", bind=True, catalogue=True, throws=(JobError,))  # type: ignore[untyped-decorator]  # Celery has no annotations
+@app.task(name="hash_tree", shared=False, bind=True, catalogue=True, throws=(JobError,))  # type: ignore[untyped-decorator]  # Celery has no annotations
 def hash_tree(self: Any, root: Root, algorithms: Algorithms = ["sha256"]) -> dict[str, Any]:  # noqa: B006  # never changed, and the schema shows it as the default
     """Digest every file below a folder, with one manifest to download for each algorithm.
 

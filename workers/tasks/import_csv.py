@@ -39,7 +39,7 @@ Encoding = Annotated[str, Meta(max_length=40, description="for example cp1252; d
 RejectLimit = Annotated[int, Meta(ge=0, le=1_000_000_000, description="how many bad rows the import bears")]
 
 
-@app.task(name="import_csv", bind=True, catalogue=True, throws=(JobError, UnknownRef))  # type: ignore[untyped-decorator]  # Celery has no annotations
+@app.task(name="import_csv", shared=False, bind=True, catalogue=True, throws=(JobError, UnknownRef))  # type: ignore[untyped-decorator]  # Celery has no annotations
 def import_csv(
     self: Any,
     file: FileRef,

@@ -13,7 +13,7 @@ PAUSE = 1.0
 """Seconds until the retry of a simulated failure."""
 
 
-@app.task(name="simulate", bind=True, catalogue=True, throws=(SimulatedFailure, BadArgument))  # type: ignore[untyped-decorator]  # Celery has no annotations
+@app.task(name="simulate", shared=False, bind=True, catalogue=True, throws=(SimulatedFailure, BadArgument))  # type: ignore[untyped-decorator]  # Celery has no annotations
 def simulate(
     self: Any,
     steps: Annotated[int, Meta(ge=1, le=1_000_000, description="how many steps the job has")],
