@@ -104,18 +104,22 @@ def _started(task_id: str, task: Any, args: Any = (), kwargs: Any = None, **_: A
     if headway is None or request.is_eager or request.called_directly:
         return
     delivery = request.delivery_info or {}
+    attempt = getattr(request, ATTEMPT, None)
+    # Who sends without Celery may leave them out (task message protocol, version 2).
+    reprs = getattr(request, "argsrepr", None), getattr(request, "kwargsrepr", None)
     details: Details = {
         "task": task.name,
         "worker": request.hostname or "",
         "queue": delivery.get("routing_key") or "",
-        "args": _arguments(args, kwargs or {}, request.argsrepr, request.kwargsrepr),
+        "args": _arguments(args, kwargs or {}, *reprs),
     }
     details |= _family(request.parent_id, request.root_id, request.group)
     report = Report(type="state", state=State.STARTED, ts=time.time(), amount=Amount(), percent=None, message=None)
     try:
-        run = headway.begin(task_id, report, details, getattr(request, ATTEMPT, None), uuid.uuid4().hex)
+        run = headway.begin(task_id, report, details, attempt, uuid.uuid4().hex)
     except Refused as refusal:
-        run = runs.Run(headway.store, task_id, "", headway.hz)
+        # With its own attempt, whose end is refused as its start was: without, it would end the run of another one.
+        run = runs.Run(headway.store, task_id, attempt or "", headway.hz)
         run.stop = refusal
     runs.begin(run)
 

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 from celery import Celery
+from celery.app.trace import build_tracer
 from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from kombu.exceptions import OperationalError
 
-from headway import keys
+from headway import keys, track
 from headway.celery import install
 from headway.celery.backend import Publishing
+from headway.celery.claims import ATTEMPT
+from headway.events import Amount, Report, State
+from headway.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,6 +116,32 @@ def test_what_the_broker_refuses_is_not_pending(make_app: Callable[..., Celery],
     with pytest.raises(OperationalError):
         app.send_task("t", task_id="never-sent", retry=False)
     assert state(redis_url, "never-sent") is None
+
+
+def test_an_attempt_that_is_superseded_before_it_begins_ends_nothing(
+    make_app: Callable[..., Celery], redis_url: str
+) -> None:
+    """It was stopped between its claim and its start; the task is another worker's by now, in Celery's eyes too."""
+    app = make_app(backend=redis_url)
+    install(app)
+
+    @app.task(name="late", shared=False)
+    def late() -> None:
+        for _ in track(range(3)):
+            pass
+
+    app.finalize()
+    task_id = uuid.uuid4().hex
+    with redis.Redis.from_url(redis_url) as client:
+        store = Store(client)
+        store.claim(task_id, 0, "late", 0.0)
+        started = Report(type="state", state=State.STARTED, ts=1.0, amount=Amount())
+        store.publish(task_id, started, attempt=store.claim(task_id, 0, "other", 15.0))
+    # As a worker runs it; sent by somebody who left out what the protocol lets him.
+    request = {"id": task_id, "task": "late", ATTEMPT: 1}
+    build_tracer("late", app.tasks["late"], app=app)(task_id, (), {}, request)
+    assert state(redis_url, task_id) == b"STARTED"
+    assert app.AsyncResult(task_id).state == "PENDING"
 
 
 BY_PATH = "celery.backends.redis:RedisBackend+redis://127.0.0.1:1/0"
