@@ -188,6 +188,7 @@ async def test_what_is_logged(start: HubFactory, redis_url: str) -> None:
     base = f"127.0.0.1:{port}"
     async with websockets.connect(f"ws://{base}/ws/task/{task.id}?token={secret}", proxy=None) as opened:
         await opened.recv()
+        await opened.wait_closed()
     with pytest.raises(websockets.InvalidStatus):
         await websockets.connect(f"ws://{base}/nothing?token={secret}", proxy=None)
     async with httpx.AsyncClient(base_url=f"http://{base}", trust_env=False) as http:

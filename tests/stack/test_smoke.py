@@ -26,9 +26,10 @@ def test_a_stack_that_works_passes(stack: UpProcess) -> None:
     assert "agree on SUCCESS" in done.stdout
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", "127.0.0.1:8000", "http://127.0.0.1:no"])
-def test_no_hub_is_one_sentence(url: str) -> None:
+@pytest.mark.parametrize("address", ["http://127.0.0.1:{port}", "127.0.0.1:8000", "http://127.0.0.1:no"])
+def test_no_hub_is_one_sentence(address: str) -> None:
     """Exit code 1 and where it looked; no traceback."""
+    url = address.format(port=free_port())
     failed = smoke(url)
     assert failed.returncode == 1
     assert len(failed.stderr.splitlines()) == 1
