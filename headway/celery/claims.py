@@ -31,11 +31,15 @@ LEASE = 15.0
 RENEWAL = 5.0
 """Seconds between renewals."""
 PATIENCE = 5.0
-"""Seconds a delivery waits for a Redis that is away; then it runs unclaimed, and only its STARTED is fenced."""
+"""Seconds a delivery waits for a store that is away; then its message is sent again, for later."""
 GENERATION = "headway_generation"
 """Message header: how many times the task had sent itself again (retry, replace) when this message was sent."""
 ATTEMPT = "headway_attempt"
 """Member of the request that the pool gets: the attempt that was granted."""
+
+
+class StoreAway(Exception):
+    """A delivery could not be claimed, and so does not run: unclaimed, it might run beside another one."""
 
 
 class Claims:
@@ -54,14 +58,15 @@ class Claims:
         self._thread.start()
 
     def take(self, request: Any) -> None:
-        """Claim a delivery, which then carries its attempt; raises `Refused` if it must not run."""
+        """Claim a delivery, which then carries its attempt; raises `Refused` or `StoreAway` if it must not run."""
         token = uuid.uuid4().hex
         claim = functools.partial(self._headway.store.claim, request.id, _generation(request), token, LEASE)
         attempt = patiently(claim, PATIENCE, f"claim of task {request.id}")
-        if attempt is not None:
-            request.request_dict[ATTEMPT] = attempt
-            with self._lock:
-                self._held[request.id] = (token, request)
+        if attempt is None:
+            raise StoreAway
+        request.request_dict[ATTEMPT] = attempt
+        with self._lock:
+            self._held[request.id] = (token, request)
 
     def give_up(self) -> None:
         """Let go of every task, for a worker that is about to hand its messages back."""
@@ -148,8 +153,10 @@ def _claimed(worker: Any, claims: Claims, process: Callable[[Any], None], reques
         claims.take(request)
     except Held as held:
         _leave(worker, request)
-        if _postpone(request, held.seconds):
-            request.acknowledge()
+        _postpone(request, held.seconds + 0.5, "another delivery holds it")
+    except StoreAway:
+        _leave(worker, request)
+        _postpone(request, RENEWAL, "the store is away")
     except Refused as refusal:
         logger.info("task %s is delivered again, and not run again: %s", request.id, refusal)
         _leave(worker, request)
@@ -169,13 +176,13 @@ def _leave(worker: Any, request: Any) -> None:
         release()
 
 
-def _postpone(request: Any, seconds: float) -> bool:
-    """Send the message again for when the lease that stands in its way has ended; False if the broker did not take it.
+def _postpone(request: Any, seconds: float, why: str) -> None:
+    """Send the message again, for later, and acknowledge this one; without a broker it stays as it is.
 
     Whoever holds the task may die before its end: so a message is dropped only when the task has finished.
     """
     message = request.message
-    due = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds + 0.5)
+    due = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
     delivery = message.delivery_info
     try:
         with request.app.producer_pool.acquire(block=True, timeout=1.0) as producer:
@@ -191,7 +198,7 @@ def _postpone(request: Any, seconds: float) -> bool:
                 priority=message.properties.get("priority"),
             )
     except (OperationalError, OSError, redis.RedisError) as error:
-        logger.warning("task %s is held; its second delivery stays with the broker: %s", request.id, error)
-        return False
-    logger.info("task %s is held by another delivery; asking again in %.1f s", request.id, seconds)
-    return True
+        logger.warning("task %s cannot run, as %s, and its message stays with the broker: %s", request.id, why, error)
+    else:
+        request.acknowledge()
+        logger.info("task %s cannot run, as %s; asking again in %.1f s", request.id, why, seconds)

@@ -13,8 +13,9 @@ from headway import track
 from headway.celery import install
 
 URL = os.environ.get("HEADWAY_REDIS_URL", "redis://127.0.0.1:1/0")
+BROKER = os.environ.get("CELERY_BROKER_URL", URL)
 
-app = Celery("claimed", broker=URL, backend=URL, set_as_current=False)
+app = Celery("claimed", broker=BROKER, backend=BROKER, set_as_current=False)
 app.conf.update(
     task_acks_late=True,
     worker_prefetch_multiplier=1,

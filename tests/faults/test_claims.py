@@ -27,11 +27,12 @@ ROOT = Path(__file__).parents[2]
 class Bench:
     """A Valkey of the test's own, a producer, and as many real workers as the test wants."""
 
-    def __init__(self, valkey: Valkey, folder: Path) -> None:
+    def __init__(self, valkey: Valkey, folder: Path, broker: Valkey | None = None) -> None:
         self.valkey = valkey
         self.folder = folder
+        self.broker = (broker or valkey).url
         self.client = redis.Redis.from_url(valkey.url)
-        self.app = Celery("producer", broker=valkey.url, backend=valkey.url, set_as_current=False)
+        self.app = Celery("producer", broker=self.broker, backend=self.broker, set_as_current=False)
         install(self.app, valkey.url)
         self.workers: list[subprocess.Popen[bytes]] = []
 
@@ -41,6 +42,7 @@ class Bench:
         environment = {
             **os.environ,
             "HEADWAY_REDIS_URL": self.valkey.url,
+            "CELERY_BROKER_URL": self.broker,
             "VISIBILITY_TIMEOUT": str(visibility_timeout),
             "REMAP_SIGTERM": "SIGQUIT",
         }
@@ -79,6 +81,14 @@ class Bench:
         """Attempt and state of each change."""
         return [(event.attempt, event.state) for event in self.kept(task_id) if event.type == "state"]
 
+    def close(self) -> None:
+        """End everything that this one has started."""
+        for process in self.workers:
+            process.kill()
+            process.wait()
+        self.client.close()
+        self.app.close()
+
 
 @pytest.fixture
 def bench(valkey_factory: Callable[[], Valkey], tmp_path: Path) -> Iterator[Bench]:
@@ -86,11 +96,17 @@ def bench(valkey_factory: Callable[[], Valkey], tmp_path: Path) -> Iterator[Benc
     try:
         yield built
     finally:
-        for process in built.workers:
-            process.kill()
-            process.wait()
-        built.client.close()
-        built.app.close()
+        built.close()
+
+
+@pytest.fixture
+def apart(valkey_factory: Callable[[], Valkey], tmp_path: Path) -> Iterator[Bench]:
+    """With a broker of its own, beside the store."""
+    built = Bench(valkey_factory(), tmp_path, valkey_factory())
+    try:
+        yield built
+    finally:
+        built.close()
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
@@ -193,3 +209,21 @@ def test_a_held_message_stays_until_its_task_has_finished(bench: Bench) -> None:
     eventually(lambda: bench.ended(task_id), 20)
     assert bench.states(task_id)[-2:] == [(2, State.STARTED), (2, State.SUCCESS)]
     assert bench.lines("begun") == 1
+
+
+def test_nothing_runs_that_cannot_be_claimed(apart: Bench) -> None:
+    """The store stands still while the broker delivers: the task waits, and runs once when the store is back."""
+    for _ in range(2):
+        apart.worker(visibility_timeout=3)
+    apart.valkey.pause()
+    # The producer's own PENDING would wait for the store as well; it is not what this is about.
+    task_id = "unclaimed"
+    plain = Celery("plain", broker=apart.broker, set_as_current=False)
+    plain.send_task("tests.faults.claimed_app.work", args=(str(apart.folder), 4), task_id=task_id)
+    plain.close()
+    logs = list(apart.folder.glob("*.log"))
+    eventually(lambda: any("the store is away" in log.read_text() for log in logs), 30)
+    assert apart.lines("begun") == 0
+    apart.valkey.resume()
+    eventually(lambda: apart.ended(task_id), 60)
+    assert apart.lines("begun") == apart.lines("ended") == 1
