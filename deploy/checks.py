@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import socket
 from urllib.parse import urlsplit
 
 import psutil
 import psycopg
 import redis
 
-from deploy.server import ServerError, port_is_free
+from deploy.server import ServerError, try_port
 
 TIMEOUT = 3  # seconds a named server has to answer
 
 
 def port(number: int, variable: str = "PORT") -> None:
-    """The port is free; `variable` is the one that changes it.
+    """A server can listen on the port; `variable` is the one that changes it.
 
     Raises:
-        ServerError: somebody listens there; says who, when the system tells.
+        ServerError: somebody listens there (says who, when the system tells), or the system does not allow it.
     """
-    if not port_is_free(number):
-        raise ServerError(
-            f"port {number} on 127.0.0.1 is in use{_by_whom(number)}: choose another one with {variable}=…"
-        )
+    try:
+        try_port(number)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        why = f"is in use{_by_whom(number)}" if taken else f"cannot be listened on ({error.strerror})"
+        raise ServerError(f"port {number} on 127.0.0.1 {why}: choose another one with {variable}=…") from error
 
 
 def named_servers(environment: dict[str, str]) -> None:
-    """Every server named by a variable answers.
+    """Every server named by a variable is of the right kind and answers.
 
     Raises:
-        ServerError: one does not; names the variable and the address, without the password.
+        ServerError: one is not or does not; names the variable and the address, without the password.
     """
-    for variable in ("HEADWAY_REDIS_URL", "CELERY_BROKER_URL"):
+    for variable, (schemes, ask) in KINDS.items():
         if url := environment.get(variable):
-            _redis(variable, url) if url.startswith(("redis:", "rediss:", "unix:")) else _socket(variable, url)
-    if url := environment.get("DATABASE_URL"):
-        _database(url)
+            if not url.startswith(schemes):
+                wanted = " or ".join(schemes)
+                raise ServerError(f"{variable} is not a {wanted} address: {without_password(url)}")
+            ask(variable, url)
 
 
 def _redis(variable: str, url: str) -> None:
@@ -48,24 +51,19 @@ def _redis(variable: str, url: str) -> None:
         raise _unusable(variable, url, error) from error
 
 
-def _socket(variable: str, url: str) -> None:
-    """A broker that is not Redis: somebody listens. The rest is Celery's to say."""
-    try:
-        parts = urlsplit(url)
-        if not parts.scheme or not parts.hostname:
-            raise ValueError("it is not an address")  # one sentence for all ways to be wrong
-        socket.create_connection((parts.hostname, parts.port or 5672), TIMEOUT).close()
-    except (OSError, ValueError) as error:
-        raise _unusable(variable, url, error) from error
-
-
-def _database(url: str) -> None:
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise ServerError(f"DATABASE_URL is not a postgresql:// address: {without_password(url)}")
+def _database(variable: str, url: str) -> None:
     try:
         psycopg.connect(url, connect_timeout=TIMEOUT).close()
     except (psycopg.Error, ValueError) as error:
-        raise _unusable("DATABASE_URL", url, error) from error
+        raise _unusable(variable, url, error) from error
+
+
+# How the address begins, and how to ask whether the server is there.
+KINDS = {
+    "HEADWAY_REDIS_URL": (("redis://", "rediss://"), _redis),
+    "CELERY_BROKER_URL": (("redis://", "rediss://"), _redis),
+    "DATABASE_URL": (("postgresql://", "postgres://"), _database),
+}
 
 
 def _unusable(variable: str, url: str, error: Exception) -> ServerError:

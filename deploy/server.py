@@ -156,16 +156,25 @@ def write_private(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen there now."""
+def try_port(port: int, host: str = "127.0.0.1") -> None:
+    """Listen there for an instant.
+
+    Raises:
+        OSError: a server could not listen there now.
+    """
     with socket.socket() as probe:
         # As the servers do: connections of a predecessor in TIME_WAIT do not matter.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError:
-            return False
+        probe.bind((host, port))
+        probe.listen(1)
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen there now."""
+    try:
+        try_port(port)
+    except OSError:
+        return False
     return True
 
 
