@@ -37,7 +37,7 @@ routes = [
     Route("/tasks/{task_id}/result", api.result),
     Route("/uploads", uploads.create, methods=["POST"]),
     Route("/files/{ref}", uploads.download),
-    Route("/catalogue", api.tasks),
+    Route("/catalogue", pages.catalogue),
     Route("/healthz", api.healthz),
     Route("/readyz", api.readyz),
     WebSocketRoute("/ws/task/{task_id}", websocket.task),

@@ -19,6 +19,16 @@ _PLAIN_LIMIT = 500
 """Characters of one value of a result. A page is for reading; the whole of it is at `GET /tasks/{id}`."""
 
 
+class Fact(NamedTuple):
+    """A line of the details."""
+
+    key: str
+    """Its name in the task resource."""
+    name: str
+    value: str | datetime | list[tuple[int, str]]
+    """For `attempts`: the number of each, and what became of it."""
+
+
 class Card(NamedTuple):
     """What templates/card.html shows of one job; all texts are plain, the template escapes them."""
 
@@ -41,7 +51,7 @@ class Card(NamedTuple):
     note: str
     result: Any
     error: dict[str, Any] | None
-    facts: list[tuple[str, str | datetime]]
+    facts: list[Fact]
 
 
 def card(task_id: str, task: str, title: str, created_at: datetime | None, resource: dict[str, Any] | None) -> Card:
@@ -80,20 +90,29 @@ def _note(state: str, known: dict[str, Any]) -> str:
     return ""
 
 
-def _facts(known: dict[str, Any]) -> list[tuple[str, str | datetime]]:
+def _facts(known: dict[str, Any]) -> list[Fact]:
     names = {
         "args": "Arguments", "queue": "Queue", "worker": "Worker", "attempts": "Attempts", "created_at": "Submitted",
         "started_at": "Started", "finished_at": "Finished", "runtime": "Runtime",
     }  # fmt: skip
-    return [(names[key], _fact(key, known[key])) for key in names if known.get(key)]
+    shown = [key for key in names if known.get(key) not in (None, {}, [])]
+    return [Fact(key, names[key], _fact(key, known[key])) for key in shown]
 
 
-def _fact(key: str, value: Any) -> str | datetime:
+def _fact(key: str, value: Any) -> str | datetime | list[tuple[int, str]]:
     if key.endswith("_at"):
         return moment(value)
     if key == "attempts":
-        return ", ".join(f"{attempt['attempt']} {attempt['state'] or 'running'}" for attempt in value)
+        newest = value[-1]["attempt"]
+        return [(attempt["attempt"], _fate(attempt, newest)) for attempt in value]
     return duration(value) if key == "runtime" else plain(value)
+
+
+def _fate(attempt: dict[str, Any], newest: int) -> str:
+    """What became of an attempt. One that ended without a word was handed over: its worker went away or was stopped."""
+    if attempt["state"]:
+        return str(attempt["state"])
+    return "running" if attempt["finished_at"] is None and attempt["attempt"] == newest else "handed over"
 
 
 def counted(event: dict[str, Any]) -> str:

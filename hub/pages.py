@@ -1,4 +1,4 @@
-"""The pages: the front page with its form and the recent jobs, and a page for each job.
+"""The pages: the front page with its form and the recent jobs, a page for each job, and the catalogue.
 
 Everything is rendered here first, so that it can be read with scripts off; static/*.js keeps it live. Nothing is inline
 (no script, no style), so that the pages live under `Content-Security-Policy: default-src 'self'`.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+import msgspec
 import redis
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -19,11 +20,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.templating import Jinja2Templates
 
 from headway.storage import REF, UnknownRef
-from hub import card
+from hub import api, card
 from hub.models import Job
+from hub.offer import offer
+from hub.rendering import page, prefers_html
 from hub.resource import read_resource
 from hub.services import Services
 
@@ -31,17 +33,12 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 log = structlog.get_logger()
 
-_ROOT = Path(__file__).parent.parent
-_STATIC = _ROOT / "static"
+_STATIC = Path(__file__).parent.parent / "static"
 
 OUTAGES = (redis.RedisError, DBAPIError, OSError)
 """What the clients of Redis and PostgreSQL raise when their server is away."""
 RECENT = 20
 """Jobs on the front page. The whole history has a page of its own."""
-
-templates = Jinja2Templates(directory=_ROOT / "templates")
-templates.env.filters.update(when=card.when, amount=card.amount, plain=card.plain, label=card.label, linked=card.linked)
-templates.env.trim_blocks = templates.env.lstrip_blocks = True
 
 
 async def home(request: Request) -> Response:
@@ -51,7 +48,7 @@ async def home(request: Request) -> Response:
     jobs = [job for job in await _services(request).jobs.recent(RECENT) if job.task_id != wanted]
     recent = await asyncio.gather(*(_card(request, job) for job in jobs))
     context = {"focus": focus, "missing": None if focus else wanted, "recent": recent}
-    return _page(request, "home.html", context)
+    return page(request, "home.html", context)
 
 
 async def job(request: Request) -> Response:
@@ -59,8 +56,19 @@ async def job(request: Request) -> Response:
     task_id = request.path_params["task_id"]
     known = await _known(request, task_id)
     if known is None:
-        return _page(request, "missing.html", {"task_id": task_id}, 404)
-    return _page(request, "job.html", {"job": known})
+        return page(request, "missing.html", {"task_id": task_id}, 404)
+    return page(request, "job.html", {"job": known})
+
+
+async def catalogue(request: Request) -> Response:
+    """`GET /catalogue`: for programs as JSON, for people as a page that says the same."""
+    answer = await api.tasks(request)
+    if prefers_html(request):
+        base = str(request.base_url).rstrip("/")
+        offers = [offer(entry, base) for entry in msgspec.json.decode(answer.body)["tasks"]]
+        answer = page(request, "catalogue.html", {"offers": offers, "base": base})
+    answer.headers.add_vary_header("Accept")
+    return answer
 
 
 async def favicon(_: Request) -> Response:
@@ -71,20 +79,14 @@ async def favicon(_: Request) -> Response:
 def _patient(endpoint: Endpoint) -> Endpoint:
     """While a server behind the hub is away, people get a page that says so and tries again, and not a JSON problem."""
 
-    async def page(request: Request) -> Response:
+    async def patient(request: Request) -> Response:
         try:
             return await endpoint(request)
         except OUTAGES as error:
             log.warning("outage", error=str(error), path=request.url.path)
-            return _page(request, "away.html", {}, 503)
+            return page(request, "away.html", {}, 503)
 
-    return page
-
-
-def _page(request: Request, name: str, context: dict[str, Any], status: int = 200) -> Response:
-    # A page is true for a moment only: going back to it must not show that moment as the present.
-    headers = {"Cache-Control": "no-cache"}
-    return templates.TemplateResponse(request, name, context, status_code=status, headers=headers)
+    return patient
 
 
 def _services(request: Request) -> Services:

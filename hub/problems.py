@@ -1,4 +1,5 @@
-"""Every error answer of the HTTP side: `application/problem+json` (RFC 9457), never a stack trace."""
+"""Every error answer of the HTTP side: `application/problem+json` (RFC 9457), or a page for a browser that opens the
+address; never a stack trace."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from hub.history import DatabaseUnavailable
+from hub.rendering import page, prefers_html
 
 log = structlog.get_logger()
 
@@ -27,23 +29,23 @@ class Problem(Exception):
         self.members = members
 
 
-def response(problem: Problem, instance: str) -> Response:
-    """The answer to send; `instance` is the path it is about."""
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "detail": problem.detail,
-        "instance": instance,
-        **problem.members,
-    }
-    return JSONResponse(body, problem.status, problem.headers, "application/problem+json")
+def response(problem: Problem, request: Request) -> Response:
+    """The answer to send."""
+    told = {"title": HTTPStatus(problem.status).phrase, "status": problem.status, "detail": problem.detail}
+    answer: Response
+    if prefers_html(request):
+        answer = page(request, "problem.html", told, problem.status, problem.headers)
+    else:
+        body = {"type": "about:blank", **told, "instance": request.url.path, **problem.members}
+        answer = JSONResponse(body, problem.status, problem.headers, "application/problem+json")
+    answer.headers.add_vary_header("Accept")
+    return answer
 
 
 async def on_problem(request: Request, error: Exception) -> Response:
     """A problem that a handler found."""
     assert isinstance(error, Problem)  # noqa: S101  # registered for this type only
-    return response(error, request.url.path)
+    return response(error, request)
 
 
 async def on_http(request: Request, error: Exception) -> Response:
@@ -55,7 +57,7 @@ async def on_http(request: Request, error: Exception) -> Response:
     }
     detail = details.get(error.status_code, error.detail)
     headers = dict(error.headers) if error.headers else None
-    return response(Problem(error.status_code, detail, headers=headers), request.url.path)
+    return response(Problem(error.status_code, detail, headers=headers), request)
 
 
 async def on_outage(request: Request, error: Exception) -> Response:
@@ -63,18 +65,18 @@ async def on_outage(request: Request, error: Exception) -> Response:
     where = "the database" if isinstance(error, DatabaseUnavailable) else "the progress store"
     log.warning("outage", server=where, error=str(error))
     detail = f"The hub cannot reach {where} at the moment; nothing was changed."
-    return response(Problem(503, detail, headers={"Retry-After": "2"}), request.url.path)
+    return response(Problem(503, detail, headers={"Retry-After": "2"}), request)
 
 
 async def on_gone(request: Request, _: Exception) -> Response:
     """The client went away in the middle of its body: nobody reads the answer, and nothing is wrong here."""
-    return response(Problem(400, "The body ended before its time."), request.url.path)
+    return response(Problem(400, "The body ended before its time."), request)
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
     """Something the hub did not foresee: logged with its traceback, told without."""
     log.error("unhandled error", exc_info=error)
-    return response(Problem(500, "The hub failed to answer; the error has been logged."), request.url.path)
+    return response(Problem(500, "The hub failed to answer; the error has been logged."), request)
 
 
 HANDLERS: dict[Any, Any] = {

@@ -64,7 +64,7 @@ class Guard:
         if problem is None:
             await self._app(scope, receive, send)
         else:
-            await response(problem, scope["path"])(scope, receive, send)
+            await response(problem, Request(scope))(scope, receive, send)
 
     def _problem(self, request: Request) -> Problem | None:
         if not host_allowed(request, self._settings):
