@@ -17,7 +17,7 @@ import redis.asyncio
 from msgspec import UNSET
 
 from headway import keys
-from headway.events import Amount, Cursor, Envelope, Report, State, encode
+from headway.events import Amount, Cursor, Envelope, Extra, Report, State, encode
 
 DAY = 86_400
 
@@ -241,10 +241,11 @@ class AsyncStore:
         args = _publish_args(task_id, report, "", "", details, self._retention)
         return _position(await self._publish(keys=keys.of(task_id)[:5], args=args))
 
-    async def forget(self, task_id: str) -> None:
-        """Drop a task that was never accepted."""
-        names = keys.of(task_id)
-        await self._client.delete(names.task, names.replay, names.children)
+    async def revoke(self, task_id: str, ts: float, reason: str) -> None:
+        """End a task that was not accepted: should its message arrive all the same, nobody runs it."""
+        report = Report(type="state", state=State.REVOKED, ts=ts, extra=Extra(reason=reason))
+        args = _publish_args(task_id, report, "", "", {}, self._retention)
+        _position(await self._publish(keys=keys.of(task_id)[:5], args=args))
 
     async def read(self, task_id: str, since: Cursor | None = None) -> Snapshot | None:
         """A task's present, and the `state` and `log` events after `since`; None if there is no such task."""

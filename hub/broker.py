@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import Any
 
@@ -9,7 +10,7 @@ import anyio
 import anyio.to_thread
 import structlog
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import ContentDisallowed, OperationalError, SerializationError
 
 from hub.settings import Settings
 
@@ -37,10 +38,11 @@ class Broker:
             redis_socket_connect_timeout=TIMEOUT,
             result_backend_transport_options={"retry_policy": {"max_retries": 0}},
         )
+        self._turns = asyncio.Semaphore(CONCURRENT)
         self._threads = anyio.CapacityLimiter(CONCURRENT)
 
     async def send(self, task: str, task_id: str, args: dict[str, Any], queue: str) -> None:
-        """Queue a task; `BrokerUnavailable` if the broker does not take it within about twice `TIMEOUT`.
+        """Queue a task; `BrokerUnavailable` if the broker did not say, within about 12 s, that it has taken it.
 
         The id of the request that is being answered goes with it, and comes up in the worker's log lines.
         """
@@ -60,7 +62,10 @@ class Broker:
 
     async def result(self, task_id: str) -> Any:
         """The result of a task that succeeded, from Celery's result backend; `LookupError` if none was stored there."""
-        meta = await self._call(lambda: self._app.backend.get_task_meta(task_id))
+        try:
+            meta = await self._call(lambda: self._app.backend.get_task_meta(task_id))
+        except (SerializationError, ContentDisallowed) as error:
+            raise LookupError(task_id) from error
         if meta["status"] != "SUCCESS":
             raise LookupError(task_id)
         return meta["result"]
@@ -77,9 +82,16 @@ class Broker:
 
     async def _call(self, call: Any) -> Any:
         try:
+            async with asyncio.timeout(TIMEOUT):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise BrokerUnavailable("too many requests wait for it") from None
+        try:
             return await anyio.to_thread.run_sync(call, limiter=self._threads)
         except (OperationalError, OSError) as error:
             raise BrokerUnavailable(str(error)) from error
+        finally:
+            self._turns.release()
 
     def close(self) -> None:
         """Give the connections back."""

@@ -48,7 +48,7 @@ class DatabaseUnavailable(OSError):
 async def _using(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
     """A session. asyncpg, SQLAlchemy and the network each have their own words for an outage: here it gets one."""
     try:
-        async with AsyncSession(engine) as session:
+        async with AsyncSession(engine, expire_on_commit=False) as session:
             yield session
     except (DataError, IntegrityError):
         raise

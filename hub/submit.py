@@ -27,6 +27,10 @@ from hub.resource import read_resource, retry_after
 from hub.responses import Json
 from hub.services import Services
 
+UNDER_WAY = 30.0
+"""Seconds in which a request may still be on its way from its row to the store."""
+REMEMBERED = 12 * 3600.0
+"""Seconds for which the store certainly knows every task (`headway.store.Retention.ended` is twice that)."""
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -62,31 +66,33 @@ async def submit(request: Request) -> Response:
 
 
 async def _accept(services: Services, task_id: str, entry: Entry, submission: Submission, key: str | None) -> None:
-    now = time.time()
-    args = submission.args
     job = Job(
         task_id=task_id,
         task=entry.task,
-        args=args,
+        args=submission.args,
         queue=entry.queue,
-        created_at=datetime.datetime.fromtimestamp(now, datetime.UTC),
+        created_at=datetime.datetime.now(datetime.UTC),
         idempotency_key=key,
         submission_digest=submission.digest,
     )
     await services.jobs.add(job)
+    await _publish(services, job)
+
+
+async def _publish(services: Services, job: Job) -> None:
+    """Make an accepted job a task; if that fails, it was not accepted."""
+    created = job.created_at.timestamp()
+    details: Details = {"task": job.task, "args": encode(job.args), "queue": job.queue, "created_at": created}
     try:
-        details: Details = {"task": entry.task, "args": encode(args), "queue": entry.queue, "created_at": now}
-        await services.store.submit(task_id, now, details)
-        await services.broker.send(entry.task, task_id, args, entry.queue)
-    except (BrokerUnavailable, redis.RedisError) as error:
-        # Not accepted after all: nothing must stay that looks as if it were.
-        await services.jobs.remove(task_id)
-        try:
-            await services.store.forget(task_id)
-        except redis.RedisError:
-            raise error from None
-        if isinstance(error, redis.RedisError):
-            raise
+        await services.store.submit(job.task_id, created, details)
+        await services.broker.send(job.task, job.task_id, job.args, job.queue)
+    except redis.RedisError:
+        await services.jobs.remove(job.task_id)
+        raise
+    except BrokerUnavailable:
+        # Whether it took the message is not known: revoked, the task does not run although it may be delivered.
+        await services.jobs.remove(job.task_id)
+        await services.store.revoke(job.task_id, time.time(), "not accepted: the broker did not answer")
         detail = "The broker cannot be reached at the moment; the task was not accepted."
         raise Problem(503, detail, headers={"Retry-After": "2"}) from None
 
@@ -97,8 +103,15 @@ async def _again(services: Services, job: Job, submission: Submission) -> Respon
         detail = "This Idempotency-Key was used for another submission; a new one needs a new key."
         raise Problem(422, detail, field="Idempotency-Key")
     if await services.store.cursor(job.task_id) is None:
-        detail = f"The first request with this key, task {job.task_id}, is still on its way in, or long forgotten."
-        raise Problem(409, detail, headers={"Retry-After": "1"}, task_id=job.task_id)
+        age = (datetime.datetime.now(datetime.UTC) - job.created_at).total_seconds()
+        if age < UNDER_WAY:
+            detail = f"The first request with this key, task {job.task_id}, is still on its way in."
+            raise Problem(409, detail, headers={"Retry-After": "1"}, task_id=job.task_id)
+        if age > REMEMBERED:
+            detail = f"This key was used for task {job.task_id}, which ended so long ago that it has been forgotten."
+            raise Problem(409, detail, task_id=job.task_id)
+        # A hub died between commit and publish. Should both it and this one have sent the task, it runs once.
+        await _publish(services, job)
     return await _accepted(services, job.task_id)
 
 

@@ -328,12 +328,14 @@ async def test_a_submitted_task_is_pending(reader: AsyncStore, task: str) -> Non
     assert (shown["state"], shown["attempt"], shown["current"], shown["total"]) == ("PENDING", 1, 0, None)
 
 
-async def test_a_forgotten_task_is_unknown(reader: AsyncStore, client: redis.Redis, task: str) -> None:
-    """It leaves no key behind."""
+async def test_a_task_that_was_not_accepted_never_runs(reader: AsyncStore, store: Store, task: str) -> None:
+    """Its message may arrive all the same: it cannot be claimed."""
     await reader.submit(task, 1.0, {"task": "t"})
-    await reader.forget(task)
-    assert await reader.read(task) is None
-    assert client.keys(f"*{task}*") == []
+    await reader.revoke(task, 2.0, "not accepted")
+    shown = snapshot_of(await reader.read(task))
+    assert (shown["state"], shown["reason"]) == ("REVOKED", "not accepted")
+    with pytest.raises(Finished):
+        store.claim(task, 0, "token", 15.0)
 
 
 async def test_the_run_times_of_each_attempt_are_kept(store: Store, reader: AsyncStore, task: str) -> None:

@@ -160,6 +160,23 @@ async def test_the_same_key_twice_is_one_task(hub: Hub, database_url: str, redis
         assert sum(task_id in message for message in client.lrange("nobody", 0, -1)) == 1
 
 
+async def test_a_submission_whose_hub_died_is_completed_by_its_key(hub: Hub, database_url: str, redis_url: str) -> None:
+    """Committed, and never published: the same request publishes it, under the same id."""
+    body = {"task": "simulate", "args": {"steps": 5}}
+    first = (await post(hub, body, **{"Idempotency-Key": "k3"})).json()["task_id"]
+    with psycopg.connect(database_url, autocommit=True) as database, redis.Redis.from_url(redis_url) as client:
+        client.delete(*keys.of(first))
+        assert (await post(hub, body, **{"Idempotency-Key": "k3"})).status_code == 409  # it may still be on its way
+        database.execute("UPDATE jobs SET created_at = created_at - interval '1 minute' WHERE task_id = %s", [first])
+        again = await post(hub, body, **{"Idempotency-Key": "k3"})
+        assert (again.status_code, again.json()["task_id"], again.json()["state"]) == (202, first, "PENDING")
+        assert sum(first.encode() in message for message in client.lrange("nobody", 0, -1)) == 2
+        client.delete(*keys.of(first))
+        database.execute("UPDATE jobs SET created_at = created_at - interval '1 day' WHERE task_id = %s", [first])
+        late = await post(hub, body, **{"Idempotency-Key": "k3"})
+        assert (late.status_code, late.json()["task_id"]) == (409, first)  # it may have run long ago
+
+
 async def test_a_key_used_for_something_else_is_422(hub: Hub) -> None:
     """It is not silently the first task; nor is a key that is none accepted."""
     await post(hub, {"task": "simulate", "args": {"steps": 5}}, **{"Idempotency-Key": "k2"})
