@@ -14,6 +14,8 @@ PARTITIONS = 64
 
 CATALOGUE = "hw:{catalogue}"
 """Hash: task name → JSON of its catalogue entry, announced by the workers that serve it."""
+ANNOUNCED = "hw:{catalogue}:announced"
+"""Hash: task name → when a worker last announced it, in Unix seconds."""
 
 
 def partition(task_id: str) -> int:

@@ -31,7 +31,9 @@ HZ = 10.0
 MAX_LOG_LINES = 1_000
 """Log lines that wait for an absent Redis; beyond that the oldest go, and the loss is told."""
 MAX_MESSAGE = 64 * 1024
-"""Characters of a message or log line."""
+"""Characters of a message."""
+MAX_LINE = 8 * 1024
+"""Characters of a log line: a thousand of a task's are kept, in Redis and on their way."""
 BACKOFF = (0.25, 5.0)
 """Seconds until the next try when Redis is away: at first, and at most."""
 
@@ -70,7 +72,7 @@ class Run:
         with self._queueing:
             if len(self._lines) == MAX_LOG_LINES:
                 self._dropped += 1
-            self._lines.append((time.time(), level, text[:MAX_MESSAGE], next(self._operations)))
+            self._lines.append((time.time(), level, text[:MAX_LINE], next(self._operations)))
 
     def sample(self, now: float) -> None:
         """Publish what changed, if it is time to; `now` is monotonic seconds. Never raises."""
@@ -120,7 +122,8 @@ class Run:
     def _progress(self, now: float) -> Report | None:
         stage = self.root.innermost
         amount = stage.amount()
-        fraction = self.root.fraction if amount.total is not None else None
+        # Of a task in stages the share of the whole is known, also while the open stage has no total of its own.
+        fraction = self.root.fraction
         share = None if fraction is None else percent(fraction)
         if (amount, share, self.message) == (self._said or (_NOTHING, None, None)):
             return None

@@ -273,9 +273,16 @@ class AsyncStore:
 
     async def catalogue(self) -> dict[str, bytes]:
         """Task name → JSON of its catalogue entry."""
+        return await self._hash(keys.CATALOGUE)
+
+    async def announced(self) -> dict[str, float]:
+        """Task name → when a worker last announced it, in Unix seconds of that worker."""
+        return {name: float(when) for name, when in (await self._hash(keys.ANNOUNCED)).items()}
+
+    async def _hash(self, key: str) -> dict[str, bytes]:
         # redis-py types a reply as if the client might decode it; ours must not.
-        entries = cast("dict[bytes, bytes]", await self._client.hgetall(keys.CATALOGUE))
-        return {name.decode(): entry for name, entry in entries.items()}
+        fields = cast("dict[bytes, bytes]", await self._client.hgetall(key))
+        return {name.decode(): value for name, value in fields.items()}
 
     async def ping(self) -> None:
         """Raise redis-py's errors unless the server answers."""

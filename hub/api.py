@@ -103,7 +103,7 @@ async def result(request: Request) -> Response:
 async def tasks(request: Request) -> Response:
     """`GET /catalogue`: the tasks that may be submitted, with their schemas."""
     services: Services = request.app.state.services
-    return Json({"tasks": catalogue.parse(await services.store.catalogue())})
+    return Json({"tasks": catalogue.parse(await services.store.catalogue(), await services.store.announced())})
 
 
 async def healthz(_: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from typing import Any
 
 import anyio.to_thread
@@ -18,6 +19,8 @@ from hub.problems import Problem
 
 log = structlog.get_logger()
 
+SERVED = 60.0
+"""Seconds for which an announcement counts; workers repeat theirs every 15."""
 MAX_ERRORS = 20
 """Wrong arguments that one answer lists."""
 
@@ -32,12 +35,17 @@ class Entry(msgspec.Struct, frozen=True):
     description: str
     queue: str
     schema: dict[str, Any]
+    served: bool = True
+    """Whether a worker has announced it lately. A task that none serves may be submitted, and waits for one."""
 
 
-def parse(entries: dict[str, bytes]) -> list[Entry]:
-    """What the workers have announced, by name."""
+def parse(entries: dict[str, bytes], announced: dict[str, float]) -> list[Entry]:
+    """What the workers have announced, by name; `announced` says when (Unix seconds)."""
+    recently = time.time() - SERVED
     found = (_entry(name, entries[name]) for name in sorted(entries))
-    return [entry for entry in found if entry is not None]
+    return [
+        msgspec.structs.replace(entry, served=announced.get(entry.task, 0.0) > recently) for entry in found if entry
+    ]
 
 
 def find(entries: dict[str, bytes], task: str) -> Entry:

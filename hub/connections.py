@@ -101,6 +101,11 @@ class Connections:
             place.entering -= 1
             self._linger(place)
 
+    def ended_at(self, task_id: str) -> Cursor | None:
+        """The cursor of a watched task's end; None while it has not ended."""
+        place = self._open.get(task_id)
+        return place.room.cursor if place is not None and place.room.ended else None
+
     def leave(self, task_id: str, mailbox: Mailbox) -> None:
         """The watcher is gone; leaving twice is harmless."""
         mailbox.drop(task_id)

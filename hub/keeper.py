@@ -16,7 +16,7 @@ from headway.logs import configure
 from headway.storage import Storage
 from hub.settings import Settings, SettingsError, load
 
-log = structlog.get_logger()
+log = structlog.get_logger("hub.keeper")  # not __main__
 
 ABANDONED = 86_400.0
 """Seconds after which a partial upload that nobody writes to is removed."""
@@ -32,9 +32,13 @@ async def keep(settings: Settings) -> None:
     storage = Storage(settings.storage)
     log.info("keeper is up")
     while not stop.is_set():
-        swept = await asyncio.to_thread(storage.sweep, ABANDONED)
-        if swept:
-            log.info("removed abandoned uploads", files=swept)
+        try:
+            swept = await asyncio.to_thread(storage.sweep, ABANDONED)
+        except OSError as error:
+            log.warning("abandoned uploads cannot be removed", error=str(error))
+        else:
+            if swept:
+                log.info("removed abandoned uploads", files=swept)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(INTERVAL):
                 await stop.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
+import time
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -77,7 +78,11 @@ class _Announcer(threading.Thread):
     def run(self) -> None:
         while True:
             try:
-                self._client.hset(keys.CATALOGUE, mapping=self._catalogue)
+                now = time.time()
+                with self._client.pipeline() as pipe:
+                    pipe.hset(keys.CATALOGUE, mapping=self._catalogue)
+                    pipe.hset(keys.ANNOUNCED, mapping=dict.fromkeys(self._catalogue, now))
+                    pipe.execute()
             except redis.RedisError as error:
                 logger.warning("the catalogue cannot be announced: %s", error)
             if self.done.wait(INTERVAL):

@@ -88,6 +88,11 @@ else
   local run = 'run:' .. attempt .. ':'
   if state == 'STARTED' then
     redis.call('HSET', KEYS[1], run .. 'started_at', ts)
+    -- An attempt that was handed over or lost never said its end; it is over all the same.
+    local before = 'run:' .. attempt - 1 .. ':'
+    if redis.call('HEXISTS', KEYS[1], before .. 'started_at') == 1 then
+      redis.call('HSETNX', KEYS[1], before .. 'finished_at', ts)
+    end
   elseif attempt > 0 and (state == 'RETRY' or letter == 't') then
     redis.call('HSET', KEYS[1], run .. 'finished_at', ts, run .. 'state', state)
   end

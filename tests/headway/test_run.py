@@ -16,7 +16,7 @@ import redis
 from headway import keys
 from headway import run as runs
 from headway.events import Envelope, Report, decode
-from headway.run import MAX_LOG_LINES, MAX_MESSAGE, Run, Sampler
+from headway.run import MAX_LINE, MAX_LOG_LINES, Run, Sampler
 from headway.store import Finished, Position, Store, Superseded
 
 
@@ -124,11 +124,11 @@ def test_log_lines_keep_their_order_and_precede_the_progress(run: Run, listener:
     assert times == sorted(times)
 
 
-def test_lines_and_messages_are_bounded(run: Run, listener: Listener) -> None:
-    """64 Ki characters."""
-    run.log("info", "x" * (MAX_MESSAGE + 1))
+def test_lines_are_bounded(run: Run, listener: Listener) -> None:
+    """8 Ki characters: a thousand of them are kept."""
+    run.log("info", "x" * (MAX_LINE + 1))
     run.sample(0.0)
-    assert len(str(listener.lines[0])) == MAX_MESSAGE
+    assert len(str(listener.lines[0])) == MAX_LINE
 
 
 def test_lines_wait_for_an_absent_redis(run: Run, listener: Listener, caplog: pytest.LogCaptureFixture) -> None:

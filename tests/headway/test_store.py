@@ -515,6 +515,8 @@ async def test_the_catalogue_is_read(reader: AsyncStore, client: redis.Redis) ->
     """Task name → JSON."""
     client.hset(keys.CATALOGUE, "some.task", b"{}")
     assert (await reader.catalogue())["some.task"] == b"{}"
+    client.hset(keys.ANNOUNCED, "some.task", 1.5)
+    assert (await reader.announced())["some.task"] == 1.5
 
 
 def test_concurrent_publishers_leave_no_gap(redis_url: str, client: redis.Redis, task: str) -> None:

@@ -148,6 +148,7 @@ async def announce(url: str, *entries: dict[str, Any]) -> None:
     """Announce these tasks, as a worker does."""
     async with redis.asyncio.Redis.from_url(url) as client:
         await client.hset(keys.CATALOGUE, mapping={entry["task"]: json.dumps(entry) for entry in entries})
+        await client.hset(keys.ANNOUNCED, mapping={entry["task"]: time.time() for entry in entries})
 
 
 async def collect(socket: Any) -> list[dict[str, Any]]:

@@ -6,8 +6,11 @@ import asyncio
 import time
 
 import pytest
+import redis
 
+from headway import keys
 from headway.events import State
+from hub.catalogue import SERVED
 from tests.conditions import until
 from tests.hub.conftest import TaskFactory
 from tests.hub.running import SIMULATE, Hub, Task, announce
@@ -137,7 +140,18 @@ async def test_polling_in_a_crowd(hub: Hub, new_task: TaskFactory) -> None:
 async def test_the_catalogue_lists_what_workers_announced(hub: Hub) -> None:
     """With their schemas."""
     tasks = {entry["task"]: entry for entry in (await hub.client.get("/catalogue")).json()["tasks"]}
-    assert tasks["simulate"] == SIMULATE
+    assert tasks["simulate"] == {**SIMULATE, "served": True}
+
+
+async def test_a_task_that_no_worker_announces_any_more_is_not_served(hub: Hub, redis_url: str) -> None:
+    """It may be submitted all the same: it waits for a worker, and whoever asks can see that."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(keys.ANNOUNCED, "simulate", time.time() - 2 * SERVED)
+    try:
+        tasks = {entry["task"]: entry for entry in (await hub.client.get("/catalogue")).json()["tasks"]}
+        assert tasks["simulate"]["served"] is False
+    finally:
+        await announce(redis_url, SIMULATE)
 
 
 async def test_an_entry_of_another_dialect_hides_no_other(hub: Hub, redis_url: str) -> None:

@@ -57,6 +57,17 @@ async def test_a_browser_resumes_where_it_was(hub: Hub, task: Task) -> None:
     assert [message.data["seq"] for message in rest] == [3, 4]
 
 
+async def test_a_browser_that_has_seen_the_end_is_told_to_stop(hub: Hub, task: Task) -> None:
+    """204: an EventSource comes back after every end, for ever. One that has not seen it all gets the rest."""
+    task.said("a")
+    end = task.succeeded()
+    address = f"/tasks/{task.id}/events"
+    answer = await hub.client.get(address, headers={"Last-Event-ID": f"{end.epoch}-{end.seq}"})
+    assert (answer.status_code, answer.content) == (204, b"")
+    answer = await hub.client.get(f"{address}?cursor={end.epoch}-{end.seq}")
+    assert (answer.status_code, answer.text.count("event: snapshot")) == (200, 1)
+
+
 async def test_a_cursor_in_the_query_does_the_same(hub: Hub, task: Task) -> None:
     """For clients that set no headers; the header, which is newer, wins."""
     position = task.said("a")

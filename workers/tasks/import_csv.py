@@ -27,6 +27,8 @@ from workers.problems import FULL, DatabaseAway, DiskFull, JobError, TooManyReje
 
 REJECTS_TOLD = 5
 """Rejects that get a log line each; all of them are in the file."""
+INSPECTION = 0.1
+"""Share of the bar that the inspection has."""
 CHUNK = 256 * 1024
 """Characters of the rejects file that are written at a time."""
 
@@ -83,6 +85,8 @@ class _Import:
             if entry is None:
                 entry = self._inspect(path)
             else:
+                with self.progress.stage("inspect", weight=INSPECTION):
+                    pass  # done by the attempt before: the bar goes on where it was
                 self.progress.log(f"going on after line {entry.position.line:,}, with {entry.rows:,} rows imported")
             entry = self._load(path, entry)
             return self._finish(entry)
@@ -91,7 +95,7 @@ class _Import:
         args = self.args
         table = args["table"] or table_name(self.storage.name(args["file"]), self.task_id)
         self.progress.set(message="inspecting the file")
-        with self.progress.stage("inspect", weight=0.1, total=path.stat().st_size, unit="bytes") as stage:
+        with self.progress.stage("inspect", weight=INSPECTION, total=path.stat().st_size, unit="bytes") as stage:
             plan, start, notes = inspect(
                 path,
                 table,
@@ -116,6 +120,7 @@ class _Import:
                     self._load_from(path, entry, stage)
                 except Rewound as rewound:
                     entry = rewound.entry
+                    self.began = time.monotonic()  # the entry has the seconds up to where it was rewound to
                     self.progress.log("the database lost its newest rows: importing them again", level="warning")
                 else:
                     return entry
