@@ -57,21 +57,6 @@ class Finished(Refused):
     """The task has ended; nothing follows its terminal event."""
 
 
-class Spare(Refused):
-    """Another delivery of this task runs, and one more waits for its end already: this one is not needed."""
-
-
-class Held(Refused):
-    """Another delivery of this task runs, or did a moment ago: its lease ends in `seconds` unless it is renewed.
-
-    This message is to be sent again for then.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"held for another {seconds:.1f} s")
-        self.seconds = seconds
-
-
 class Position(NamedTuple):
     """Where a published event stands."""
 
@@ -95,11 +80,12 @@ class Snapshot(NamedTuple):
     """Whether `missed` is everything that was missed."""
 
 
-_REFUSALS: dict[bytes, type[Refused]] = {b"finished": Finished, b"superseded": Superseded, b"spare": Spare}
+REFUSALS: dict[bytes, type[Refused]] = {b"finished": Finished, b"superseded": Superseded}
 
 
 @functools.cache
-def _source(name: str) -> str:
+def source(name: str) -> str:
+    """The text of a script in `scripts/`."""
     return resources.files("headway").joinpath("scripts", f"{name}.lua").read_text()
 
 
@@ -145,7 +131,7 @@ def _publish_args(
 
 def _position(reply: Sequence[Any]) -> Position:
     if int(reply[0]) < 0:
-        raise _REFUSALS[bytes(reply[1])](bytes(reply[1]).decode())
+        raise REFUSALS[bytes(reply[1])](bytes(reply[1]).decode())
     return Position(int(reply[0]), int(reply[1]), int(reply[2]))
 
 
@@ -167,10 +153,8 @@ class Store:
     def __init__(self, client: redis.Redis, retention: Retention = KEEP) -> None:
         self._client = client
         self._retention = retention
-        self._publish = client.register_script(_source("publish"))
-        self._claim = client.register_script(_source("claim"))
-        self._renew = client.register_script(_source("renew"))
-        self._withdraw = client.register_script(_source("withdraw"))
+        self._publish = client.register_script(source("publish"))
+        self._withdraw = client.register_script(source("withdraw"))
 
     def publish(
         self,
@@ -188,29 +172,6 @@ class Store:
         """
         args = _publish_args(task_id, report, attempt, operation, details or {}, self._retention)
         return _position(self._publish(keys=keys.of(task_id)[:5], args=args))
-
-    def claim(self, task_id: str, generation: int, token: str, lease: float, attempt: int | str = "") -> int:
-        """Begin the next attempt and hold the task for `lease` seconds; returns the attempt.
-
-        `token` names this delivery, so that a call whose reply was lost may be repeated. `attempt` is for one that runs
-        already and whose claim the store has lost. Raises `Finished`, `Superseded` (the message is of an older
-        generation than the task, or somebody has claimed it since), `Held` or `Spare`.
-        """
-        args: list[str | int] = [generation, token, round(lease * 1000), self._retention.live, attempt]
-        reply = self._claim(keys=[keys.of(task_id).task], args=args)
-        if int(reply[0]) > 0:
-            return int(reply[0])
-        if reply[1] == b"held":
-            raise Held(int(reply[2]) / 1000)
-        raise _REFUSALS[reply[1]](reply[1].decode())
-
-    def renew(self, tokens: Mapping[str, str], lease: float) -> set[str]:
-        """Hold tasks (id → token) for another `lease` seconds, 0 to give them up; the ids that are no longer held."""
-        with self._client.pipeline(transaction=False) as pipe:
-            for task_id, token in tokens.items():
-                self._renew(keys=[keys.of(task_id).task], args=[token, round(lease * 1000)], client=pipe)
-            replies = pipe.execute()
-        return {task_id for task_id, reply in zip(tokens, replies, strict=True) if not reply}
 
     def withdraw(self, task_id: str, operation: str) -> bool:
         """Take back the PENDING published as `operation`; False if there is more of the task, which then stays."""
@@ -232,8 +193,8 @@ class AsyncStore:
     def __init__(self, client: redis.asyncio.Redis, retention: Retention = KEEP) -> None:
         self._client = client
         self._retention = retention
-        self._publish = client.register_script(_source("publish"))
-        self._read = client.register_script(_source("read"))
+        self._publish = client.register_script(source("publish"))
+        self._read = client.register_script(source("read"))
 
     async def submit(self, task_id: str, ts: float, details: Details) -> Position:
         """Say that a task is queued. When a worker was faster, only `details` are added."""

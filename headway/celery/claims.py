@@ -22,7 +22,8 @@ from kombu.exceptions import OperationalError
 
 from headway.celery import integration
 from headway.celery.integration import Integration, patiently
-from headway.store import Held, Refused
+from headway.leases import Held
+from headway.store import Refused
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Claims:
     def take(self, request: Any) -> None:
         """Claim a delivery, which then carries its attempt; raises `Refused` or `StoreAway` if it must not run."""
         token = uuid.uuid4().hex
-        claim = functools.partial(self._headway.store.claim, request.id, _generation(request), token, LEASE)
+        claim = functools.partial(self._headway.leases.claim, request.id, _generation(request), token, LEASE)
         attempt = patiently(claim, PATIENCE, f"claim of task {request.id}")
         if attempt is None:
             raise StoreAway
@@ -74,7 +75,7 @@ class Claims:
         with self._lock:
             held, self._held = self._held, {}
         try:
-            self._headway.store.renew({task_id: token for task_id, (token, _) in held.items()}, 0.0)
+            self._headway.leases.renew({task_id: token for task_id, (token, _) in held.items()}, 0.0)
         except redis.RedisError as error:
             logger.warning("%d leases were not given up, they end by themselves: %s", len(held), error)
 
@@ -86,7 +87,7 @@ class Claims:
             if not tokens:
                 continue
             try:
-                lost = self._headway.store.renew(tokens, LEASE)
+                lost = self._headway.leases.renew(tokens, LEASE)
             except redis.RedisError as error:
                 logger.warning("leases cannot be renewed: %s", error)
                 continue
@@ -101,7 +102,7 @@ class Claims:
             return
         token, request = claim
         try:
-            self._headway.store.claim(task_id, _generation(request), token, LEASE, request.request_dict[ATTEMPT])
+            self._headway.leases.claim(task_id, _generation(request), token, LEASE, request.request_dict[ATTEMPT])
         except Refused as refusal:
             logger.warning("task %s is no longer held by this worker: %s", task_id, refusal)
             with self._lock:

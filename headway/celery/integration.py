@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from headway.events import Report
+from headway.leases import Leases
 from headway.run import Run
 from headway.store import Details, Store
 
@@ -57,6 +58,11 @@ class Integration:
     def store(self) -> Store:
         """The progress store."""
         return Store(self.client)
+
+    @functools.cached_property
+    def leases(self) -> Leases:
+        """The leases of this app's tasks."""
+        return Leases(self.client)
 
     def _resolve_url(self) -> str:
         conf = self._app.conf

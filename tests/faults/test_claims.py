@@ -18,7 +18,7 @@ from deploy.valkey import Valkey
 from headway import keys
 from headway.celery import claims, install
 from headway.events import Envelope, State, TaskEvent, decode
-from headway.store import Store
+from headway.leases import Leases
 from tests.conditions import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -201,7 +201,7 @@ def test_of_many_spare_messages_one_waits(bench: Bench) -> None:
 
 def test_a_held_message_stays_until_its_task_has_finished(bench: Bench) -> None:
     """A second delivery meets a live lease: it is not run, not dropped, and runs when the lease is not renewed."""
-    held_by_nobody_alive = Store(bench.client).claim
+    held_by_nobody_alive = Leases(bench.client).claim
     task_id = "held"
     held_by_nobody_alive(task_id, 0, "a worker that died", 4.0)
     bench.worker()

@@ -16,6 +16,7 @@ from msgspec import UNSET
 
 from headway import keys
 from headway.events import Amount, Cursor, Envelope, Extra, Failure, Report, State, TaskEvent, decode
+from headway.leases import Leases
 from headway.store import DAY, MAX_CHILDREN, AsyncStore, Finished, Position, Retention, Snapshot, Store, Superseded
 
 if TYPE_CHECKING:
@@ -328,14 +329,14 @@ async def test_a_submitted_task_is_pending(reader: AsyncStore, task: str) -> Non
     assert (shown["state"], shown["attempt"], shown["current"], shown["total"]) == ("PENDING", 1, 0, None)
 
 
-async def test_a_task_that_was_not_accepted_never_runs(reader: AsyncStore, store: Store, task: str) -> None:
+async def test_a_task_that_was_not_accepted_never_runs(reader: AsyncStore, client: redis.Redis, task: str) -> None:
     """Its message may arrive all the same: it cannot be claimed."""
     await reader.submit(task, 1.0, {"task": "t"})
     await reader.revoke(task, 2.0, "not accepted")
     shown = snapshot_of(await reader.read(task))
     assert (shown["state"], shown["reason"]) == ("REVOKED", "not accepted")
     with pytest.raises(Finished):
-        store.claim(task, 0, "token", 15.0)
+        Leases(client).claim(task, 0, "token", 15.0)
 
 
 async def test_the_run_times_of_each_attempt_are_kept(store: Store, reader: AsyncStore, task: str) -> None:
@@ -490,14 +491,16 @@ async def test_what_the_capped_stream_has_lost_is_not_recovered(
         assert snapshot.recovered is recovered
 
 
-async def test_only_a_task_that_nobody_has_taken_is_withdrawn(store: Store, reader: AsyncStore, task: str) -> None:
+async def test_only_a_task_that_nobody_has_taken_is_withdrawn(
+    store: Store, reader: AsyncStore, client: redis.Redis, task: str
+) -> None:
     """And by its own sender only: of two with one id, the other's may be on its way."""
     store.publish(task, state(State.PENDING), operation="one")
     assert not store.withdraw(task, "another")
     assert store.withdraw(task, "one")
     assert await reader.read(task) is None
     store.publish(task, state(State.PENDING), operation="two")
-    store.claim(task, 0, "worker", 15)
+    Leases(client).claim(task, 0, "worker", 15)
     assert not store.withdraw(task, "two")
     assert await reader.read(task) is not None
 
@@ -545,3 +548,12 @@ def test_concurrent_publishers_leave_no_gap(redis_url: str, client: redis.Redis,
         assert envelope.prev == kept
         kept = envelope.seq if envelope.kept else kept
     channel.close()
+
+
+async def test_an_attempt_that_was_handed_over_is_over(store: Store, reader: AsyncStore, task: str) -> None:
+    """It never said so; it ended when the next one began, in no state that Celery has a word for."""
+    store.publish(task, state(State.STARTED), attempt="+")
+    store.publish(task, state(State.STARTED), attempt="+")
+    fields, _ = await reader.details(task)
+    assert fields["run:1:finished_at"] == fields["run:2:started_at"]
+    assert "run:1:state" not in fields

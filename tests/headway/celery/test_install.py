@@ -25,6 +25,7 @@ from headway.celery import install
 from headway.celery.backend import Publishing
 from headway.celery.claims import ATTEMPT
 from headway.events import Amount, Report, State
+from headway.leases import Leases
 from headway.store import Store
 
 if TYPE_CHECKING:
@@ -133,10 +134,10 @@ def test_an_attempt_that_is_superseded_before_it_begins_ends_nothing(
     app.finalize()
     task_id = uuid.uuid4().hex
     with redis.Redis.from_url(redis_url) as client:
-        store = Store(client)
-        store.claim(task_id, 0, "late", 0.0)
+        store, leases = Store(client), Leases(client)
+        leases.claim(task_id, 0, "late", 0.0)
         started = Report(type="state", state=State.STARTED, ts=1.0, amount=Amount())
-        store.publish(task_id, started, attempt=store.claim(task_id, 0, "other", 15.0))
+        store.publish(task_id, started, attempt=leases.claim(task_id, 0, "other", 15.0))
     # As a worker runs it; sent by somebody who left out what the protocol lets him.
     request = {"id": task_id, "task": "late", ATTEMPT: 1}
     build_tracer("late", app.tasks["late"], app=app)(task_id, (), {}, request)
