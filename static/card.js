@@ -1,11 +1,14 @@
 // One job's card: shows events in the markup of templates/card.html. Data goes in as text, never as markup.
 
 import { setBar } from "./bar.js";
+import { now, setClock } from "./clock.js";
 import { isTerminal } from "./follow.js";
-import { amount, counted, label, pace, percent, plain } from "./wording.js";
+import { amount, counted, elapsed, label, pace, percent, plain } from "./wording.js";
 
 const RUNNING = new Set(["STARTED", "PROGRESS"]);
 const ANNOUNCE_STEP = 25; // percent between two announcements to a screen reader
+
+const QUIET = 5_000; // ms without an event, after which rate and time left are no longer what they were
 
 const announcer = document.getElementById("announcer");
 
@@ -13,6 +16,7 @@ export class Card {
   #element;
   #parts = {};
   #shownSeq = -1;
+  #heard = -Infinity; // when the task last spoke, on the clock of performance.now()
   #announced = "";
 
   constructor(element) {
@@ -24,13 +28,24 @@ export class Card {
   get taskId() { return this.#element.dataset.taskId; }
   get title() { return this.#element.dataset.title; }
   get state() { return this.#element.dataset.state; }
+  // Where the job stood when the page was made.
   get cursor() { return this.#element.dataset.cursor ?? null; }
   get finished() { return isTerminal(this.state) || this.state === "EXPIRED"; }
 
-  // The events missed in a break come after the snapshot and are older than it: the newest one is what stands here.
+  // Nobody has said anything else: no break in the connection, no silent worker.
+  get running() {
+    const { connection, stalled } = this.#element.dataset;
+    return RUNNING.has(this.state) && connection === undefined && stalled === undefined;
+  }
+
+  // Whether `event` is the newest so far, and stands here now. Those missed in a break come after the snapshot and are
+  // older than it.
   show(event) {
     this.connected();
-    if (event.type !== "snapshot" && event.seq < this.#shownSeq) return;
+    const snapshot = event.type === "snapshot";
+    if (!snapshot && event.seq < this.#shownSeq) return false;
+    if (!snapshot && event.seq > this.#shownSeq) setClock(event.ts);
+    this.#heard = Math.max(this.#heard, performance.now() - 1000 * Math.max(0, now() - event.ts));
     this.#shownSeq = event.seq;
     const running = RUNNING.has(event.state);
     const filled = event.state === "SUCCESS" ? 100 : event.percent;
@@ -51,6 +66,16 @@ export class Card {
     this.#note(noteOf(event));
     this.#parts.ending.replaceChildren(...ending(event));
     this.#announce(event, filled, spoken);
+    this.tick();
+    return true;
+  }
+
+  // Every second. A job may well say nothing for a while: that is told, and not what it would mean.
+  tick() {
+    const silence = performance.now() - this.#heard;
+    if (this.running && silence >= QUIET && silence < Infinity) {
+      this.#write({ pace: `last heard ${elapsed(silence / 1000)} ago` });
+    }
   }
 
   // While the connection is down nobody knows how far the job is, so the card must not look live.

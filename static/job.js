@@ -1,8 +1,9 @@
 // A job's own page: its bar, and its log from the start.
 
 import { Card } from "./card.js";
+import { showFacts, tickFacts } from "./facts.js";
 import { titled } from "./title.js";
-import { watchTask } from "./watch.js";
+import { everySecond, watchTask } from "./watch.js";
 import { localTimes, timeOfDay } from "./wording.js";
 
 const LOG_LIMIT = 1000; // lines in the page; older ones make room
@@ -11,7 +12,6 @@ const section = document.getElementById("log-section");
 const log = document.getElementById("log");
 const card = new Card(document.querySelector(".job"));
 const title = titled(card);
-const live = !card.finished;
 localTimes(document);
 
 function wordsOf(event) {
@@ -22,19 +22,9 @@ function wordsOf(event) {
   return `${event.stalled ? "stalled" : event.state}${attempt}${why ? `: ${why}` : ""}`;
 }
 
-// Worker, times and attempts are worded by the server alone: its page has them anew.
-async function refreshDetails() {
-  const response = await fetch(location.href).catch(() => null);
-  if (!response?.ok) return; // the details stay as old as they are; the bar is what is live
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  const facts = page.querySelector(".facts");
-  localTimes(facts);
-  document.querySelector(".facts").replaceWith(facts);
-}
-
-function write(event) {
-  title(event);
-  if (event.type === "state" && live) refreshDetails();
+function write(event, newest) {
+  title(event, newest);
+  if (newest) showFacts(event, card);
   const words = wordsOf(event);
   if (words === null) return;
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
@@ -53,3 +43,4 @@ function write(event) {
 
 // The start of the epoch as a cursor brings every kept event: the log is complete however late the page was opened.
 if (card.state !== "EXPIRED") watchTask(card, write, card.cursor && `${card.cursor.split("-")[0]}-0`);
+if (!card.finished) everySecond(() => tickFacts(card));

@@ -2,8 +2,8 @@
 
 import { percent } from "./wording.js";
 
-export const titled = (card) => (event) => {
-  if (event.type === "log") return;
+export const titled = (card) => (event, newest) => {
+  if (!newest || event.type === "log") return;
   const how = event.state === "PROGRESS" ? percent(event.percent) || event.state : event.state;
   document.title = `${how} · ${card.title} · Headway`;
 };

@@ -3,10 +3,18 @@
 import { Connection } from "./connection.js";
 import { Follower } from "./follow.js";
 
-// One task over its own socket, to its end. `cursor` asks for the kept events since then; `deliver` gets every event.
+// The function that ends it.
+export function everySecond(what) {
+  const timer = setInterval(what, 1000);
+  return () => clearInterval(timer);
+}
+
+// One task over its own socket, to its end. `cursor` asks for the kept events since then; `deliver` gets every event,
+// and whether it is the newest: those missed in a break are not, as the snapshot comes before them.
 export function watchTask(card, deliver = () => {}, cursor = null) {
   const follower = new Follower(cursor);
   const path = `/ws/task/${encodeURIComponent(card.taskId)}`;
+  const stopTicking = everySecond(() => card.tick());
   const connection = new Connection(
     () => (follower.cursor ? `${path}?cursor=${follower.cursor}` : path),
     {
@@ -18,9 +26,10 @@ export function watchTask(card, deliver = () => {}, cursor = null) {
         if (verdict === "gap") return connection.renew();
         card.connected();
         if (verdict === "duplicate") return;
-        card.show(event);
-        deliver(event);
-        if (follower.finished) connection.close();
+        deliver(event, card.show(event));
+        if (!follower.finished) return;
+        connection.close();
+        stopTicking();
       },
     },
   );
@@ -34,10 +43,14 @@ export function watchMany(cards) {
   const subscription = ([id, { follower }]) => (follower.cursor ? { id, cursor: follower.cursor } : { id });
   const end = (id) => {
     watched.delete(id);
-    if (watched.size === 0) return connection.close();
+    if (watched.size === 0) {
+      stopTicking();
+      return connection.close();
+    }
     connection.send({ type: "unsubscribe", tasks: [{ id }] });
   };
   const each = (what) => watched.forEach(({ card }) => what(card));
+  const stopTicking = everySecond(() => each((card) => card.tick()));
 
   const connection = new Connection(() => "/ws", {
     open: () => connection.send({ type: "subscribe", tasks: [...watched].map(subscription) }),

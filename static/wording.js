@@ -10,7 +10,10 @@ const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 // The server writes times in UTC; here they become the reader's own.
 export function localTimes(root) {
-  for (const time of root.querySelectorAll("time")) time.textContent = local.format(new Date(time.dateTime));
+  for (const time of root.querySelectorAll("time.utc")) {
+    time.textContent = local.format(new Date(time.dateTime));
+    time.classList.remove("utc");
+  }
 }
 
 export const timeOfDay = (date) => clock.format(date);
@@ -36,6 +39,9 @@ export function duration(seconds) {
   if (s < 3600) return `${Math.floor(s / 60)} min ${two(s % 60)} s`;
   return `${Math.floor(s / 3600)} h ${two(Math.floor((s % 3600) / 60))} min`;
 }
+
+// A time that is counted while it goes on: whole seconds.
+export const elapsed = (seconds) => (seconds < 10 ? `${Math.floor(seconds)} s` : duration(Math.floor(seconds)));
 
 export const percent = (value) => (value === null ? "" : value === 100 ? "100%" : `${tenth.format(value)}%`);
 

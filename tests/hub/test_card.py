@@ -62,3 +62,27 @@ def test_a_waiting_job_has_no_pace() -> None:
     made = card.card("t", "import_csv", "a.csv", None, known)
     assert made.pace == ""
     assert "try again" in made.note
+
+
+def attempts(*given: tuple[str | None, float | None]) -> str:
+    """How these attempts (state and end of each) are worded."""
+    listed = [{"attempt": n, "state": state, "finished_at": end} for n, (state, end) in enumerate(given, 1)]
+    made = card.card("t", "import_csv", "a.csv", None, {"state": "PROGRESS", "attempts": listed})
+    (fact,) = [fact for fact in made.facts if fact.key == "attempts"]
+    assert isinstance(fact.value, list)
+    return ", ".join(f"{number} {fate}" for number, fate in fact.value)
+
+
+def test_only_the_newest_attempt_runs() -> None:
+    """One that never said its end was handed over to the next."""
+    assert attempts((None, None)) == "1 running"
+    assert attempts(("RETRY", 5.0), (None, None)) == "1 RETRY, 2 running"
+    assert attempts((None, 5.0), (None, None)) == "1 handed over, 2 running"
+    assert attempts((None, None), (None, None)) == "1 handed over, 2 running"
+    assert attempts((None, 5.0)) == "1 handed over"
+
+
+def test_a_runtime_of_nothing_is_shown() -> None:
+    """A job that has just started has run for 0.0 s."""
+    made = card.card("t", "import_csv", "a.csv", None, {"state": "STARTED", "runtime": 0.0, "worker": None})
+    assert [(fact.key, fact.value) for fact in made.facts] == [("runtime", "0.0 s")]

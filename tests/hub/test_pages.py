@@ -135,6 +135,24 @@ async def test_a_result_is_shown_with_its_downloads(hub: Hub) -> None:
     assert "100%" in page
 
 
+async def test_nothing_is_no_row_of_a_result(hub: Hub) -> None:
+    """What a task has not found is left out, and an empty list of rows with it."""
+    hub.submit("t1", "SUCCESS", result={"rows": 3, "rejects": None})
+    hub.submit("t2", "SUCCESS", result={"rejects": None})
+    page = (await hub.get("/jobs/t1")).text
+    assert "<dt>rows</dt>" in page
+    assert "rejects" not in page
+    assert "<dl>" not in (await hub.get("/jobs/t2")).text
+
+
+async def test_times_are_utc_until_a_script_has_been_here(hub: Hub) -> None:
+    """Readable with scripts off; the class is what hides them from those who will see their own time."""
+    hub.submit("t1")
+    page = (await hub.get("/jobs/t1")).text
+    assert re.findall(r'<time class="utc" datetime="[^"]+">20 Nov 2025, 14:46 UTC</time>', page)
+    assert page.count("<time") == page.count('<time class="utc"')
+
+
 @pytest.mark.parametrize("href", ["//evil.example/x", "javascript:alert(1)", "https://evil.example/"])
 async def test_a_result_cannot_link_elsewhere(hub: Hub, href: str) -> None:
     """A task's result is data: only paths of this hub become links."""

@@ -102,6 +102,6 @@ async def test_pages_fit_any_screen(page: Page, url: str, width: int) -> None:
     """No sideways scrolling, from a small phone to a wide screen."""
     job = await start(url, steps=1, seconds=0, message="x" * 300)
     await page.set_viewport_size({"width": width, "height": 900})
-    for path in (f"/?job={job}", f"/jobs/{job}"):
+    for path in (f"/?job={job}", f"/jobs/{job}", "/catalogue"):
         await page.goto(path)
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
