@@ -10,7 +10,12 @@ from hub import card
 
 Schema = dict[str, Any]
 
-_RANGES = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " entries"))
+_RANGES = (
+    ("minimum", "maximum", "", ""),
+    ("minLength", "maxLength", " character", " characters"),
+    ("minItems", "maxItems", " entry", " entries"),
+)
+"""Keywords of the bounds, and what is counted: one, and several."""
 
 
 class Parameter(NamedTuple):
@@ -53,7 +58,7 @@ def offer(entry: dict[str, Any], base: str) -> Offer:
 
 def _parameter(name: str, schema: Schema, required: bool) -> Parameter:
     inner = _inner(schema)
-    ranges = [_range(inner.get(least), inner.get(most), unit) for least, most, unit in _RANGES]
+    ranges = [_range(inner.get(least), inner.get(most), *units) for least, most, *units in _RANGES]
     default = schema.get("default")
     return Parameter(
         name=name,
@@ -64,8 +69,9 @@ def _parameter(name: str, schema: Schema, required: bool) -> Parameter:
     )
 
 
-def _range(least: float | None, most: float | None, unit: str) -> str:
+def _range(least: float | None, most: float | None, one: str, many: str) -> str:
     low, high = (None if bound is None else card.amount(bound) for bound in (least, most))
+    unit = one if (low if most is None else high) == "1" else many
     if low is not None and high is not None:
         return f"{low} to {high}{unit}" if low != high else f"exactly {low}{unit}"
     return f"at least {low}{unit}" if low is not None else f"at most {high}{unit}" if high is not None else ""

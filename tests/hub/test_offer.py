@@ -24,6 +24,8 @@ def offered(required: tuple[str, ...] = (), task: str = "t", **properties: dict[
         ({"type": "number", "minimum": 0}, "number, at least 0"),
         ({"type": "string", "maxLength": 40}, "string, at most 40 characters"),
         ({"type": "string", "minLength": 2, "maxLength": 2}, "string, exactly 2 characters"),
+        ({"type": "string", "minLength": 1, "maxLength": 1}, "string, exactly 1 character"),
+        ({"type": "array", "items": {}, "minItems": 1}, "list: any value, at least 1 entry"),
         ({"enum": ["md5", "sha1"]}, "one of md5, sha1"),
         ({"type": "array", "items": {"type": "string"}, "minItems": 2}, "list: string, at least 2 entries"),
         ({"type": "object", "additionalProperties": {"type": "integer"}}, "object of values: integer"),
