@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,31 +38,49 @@ class StackLock:
         """Take it.
 
         Raises:
-            ServerError: another process has it, or the folder cannot be written.
+            ServerError: another process has it, or the folder is none or cannot be written.
         """
+        if state.exists() and not state.is_dir():
+            raise ServerError(f"the state folder {state} is a file, not a folder; choose one with STATE=…")
+        self._path = state / "lock"
+        self._made = [path for path in (self._path, *self._path.parents) if not os.path.lexists(path)]
         try:
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = self._taken()
         except OSError as error:
             raise ServerError(
                 f"cannot write to the state folder {state}: {error.strerror}; choose one with STATE=…"
             ) from error
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def _taken(self) -> int:
+        """The lock's file, locked."""
         # running() holds a shared lock for an instant; half a second outlasts it.
         deadline = time.monotonic() + 0.5
-        while not _try(self._file, fcntl.LOCK_EX):
+        while True:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            if _try(file, fcntl.LOCK_EX) and _is_at(self._path, file):
+                return file
+            owner = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(file)
             if time.monotonic() > deadline:
-                owner = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
                 raise ServerError(
-                    f"a stack runs on the state folder {state} already (process {owner}): "
+                    f"a stack runs on the state folder {self._path.parent} already (process {owner}): "
                     "stop it there with Ctrl-C, or choose another folder with STATE=…"
                 )
             time.sleep(0.02)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let go; the end of the process does the same."""
         os.close(self._file)
+
+    def undo(self) -> None:
+        """Let go before anything else was made, and remove what was not there before: the file, and its folders."""
+        with suppress(OSError):  # somebody has put something into a folder meanwhile
+            for path in self._made:
+                path.unlink() if path == self._path else path.rmdir()
+        self.release()
 
 
 @contextmanager
@@ -70,7 +88,10 @@ def control_socket(state: Path) -> Iterator[str]:
     """The address (zmq) of the process manager's Unix socket, in a folder that nobody else may enter."""
     path = state / "manager.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
-        yield f"ipc://{path}"
+        try:
+            yield f"ipc://{path}"
+        finally:
+            path.unlink(missing_ok=True)
         return
     # mkdtemp makes the folder with mode 0700.
     with tempfile.TemporaryDirectory(prefix="headway-") as folder:
@@ -101,6 +122,14 @@ def announce(state: Path, stack: Stack) -> None:
 def withdraw(state: Path) -> None:
     """Take back what `announce()` said."""
     (state / "stack.json").unlink(missing_ok=True)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether others find this open file there: a holder that was refused, or `make clean`, removes it."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _try(lock: int, kind: int) -> bool:

@@ -151,10 +151,14 @@ def main() -> None:
     options = parse(sys.argv[1:])
     os.umask(0o077)  # everything in the state folder is its owner's alone
     try:
-        lock = StackLock(options.state)
-        checks.port(options.port)
         named = checks.environment()
-        checks.named_servers(named)
+        lock = StackLock(options.state)
+        try:
+            checks.port(options.port)
+            checks.named_servers(named)
+        except BaseException:
+            lock.undo()
+            raise
         servers = programs.servers(options.state, named)
         for server in servers:
             server.prepare()

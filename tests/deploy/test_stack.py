@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,39 @@ def test_a_folder_is_held_once(tmp_path: Path) -> None:
     StackLock(tmp_path).release()
 
 
+def test_a_claim_that_is_undone_leaves_nothing(tmp_path: Path) -> None:
+    """Neither the file nor a folder that was not there; what was there stays."""
+    (tmp_path / "here").mkdir()
+    StackLock(tmp_path / "here" / "new" / "state").undo()
+    assert list(tmp_path.iterdir()) == [tmp_path / "here"]
+    assert list((tmp_path / "here").iterdir()) == []
+    (tmp_path / "here" / "lock").touch()
+    StackLock(tmp_path / "here").undo()
+    assert list((tmp_path / "here").iterdir()) == [tmp_path / "here" / "lock"]
+
+
+def test_a_lock_that_was_removed_holds_nobody(tmp_path: Path) -> None:
+    """Whoever waited for a file that is gone takes the one that the next would find."""
+    state = tmp_path / "state"
+    first = StackLock(state)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(StackLock, state)
+        first.undo()
+        second = waiting.result()
+    with pytest.raises(ServerError, match="already"):
+        StackLock(state)
+    second.release()
+
+
+def test_a_state_that_is_a_file_is_said_so(tmp_path: Path) -> None:
+    """`File exists` would be the system's word for it."""
+    (tmp_path / "state").touch()
+    with pytest.raises(
+        ServerError, match=r"^the state folder .*/state is a file, not a folder; choose one with STATE="
+    ):
+        StackLock(tmp_path / "state")
+
+
 def test_the_announcement_is_private(tmp_path: Path) -> None:
     """It has the passwords in it."""
     announce(tmp_path, STACK)
@@ -55,6 +89,7 @@ def test_the_control_socket_is_in_a_private_folder_with_a_short_path(tmp_path: P
     state.mkdir(mode=0o700)
     with control_socket(state) as address:
         path = Path(address.removeprefix("ipc://"))
+        path.touch()  # as binding it does
         assert len(str(path)) <= 103
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert state.exists()
+    assert list(state.iterdir()) == []

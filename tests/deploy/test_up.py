@@ -40,6 +40,7 @@ def test_ctrl_c_leaves_no_process_and_keeps_the_state(up: StackFactory) -> None:
     assert time.monotonic() - started < 10
     assert first.left() == []
     assert running(first.state) is None
+    assert {path.name for path in first.state.iterdir()} == {"lock", "logs", "postgres", "valkey"}
 
     second = up(state=first.state)
     env = second.ready().env
@@ -168,7 +169,7 @@ def test_a_port_in_use_is_one_sentence(up: StackFactory) -> None:
         f"make up: port {port} on 127.0.0.1 is in use by process {os.getpid()} ({me}): choose another one with PORT=…"
     )
     assert stack.said().splitlines() == [expected]
-    assert not (stack.state / "valkey").exists()
+    assert not stack.state.exists()
 
 
 def test_a_state_folder_that_cannot_be_written_is_one_sentence(up: StackFactory, tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_an_unreachable_server_is_one_sentence(up: StackFactory, variable: str) 
     assert f"the server named by {variable} ({scheme}://me:***@{address}) cannot be used" in stack.said()
     assert "hidden" not in stack.said()
     assert len(stack.said().splitlines()) == 1
-    assert not (stack.state / "valkey").exists()
+    assert not stack.state.exists()
 
 
 def test_scale_without_a_stack_is_one_sentence(tmp_path: Path) -> None:
