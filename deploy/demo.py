@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 import httpx
 from rich.console import Console
 
+from deploy.launch import launched
 from deploy.programs import ROOT
 from deploy.samples import csv_files
 from deploy.server import free_port
@@ -119,7 +120,9 @@ def own_stack(console: Console) -> Iterator[str]:
     console.print("No stack runs here: starting one for this demo (make up starts one that stays) …", soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="headway-demo-", ignore_cleanup_errors=True) as folder:
         state, log = Path(folder) / "state", Path(folder) / "up.log"
-        command = [sys.executable, "-m", "deploy.up", "--port", str(free_port()), "--state", str(state)]
+        words = [sys.executable, "-m", "deploy.up", "--port", str(free_port()), "--state", str(state)]
+        # A demo that is killed cannot stop its stack: the kernel asks the stack to go.
+        command = launched(words, farewell=signal.SIGTERM)
         up: subprocess.Popen[bytes] | None = None
         try:
             with log.open("wb") as out, undisturbed():
@@ -184,7 +187,9 @@ def main() -> None:
             return
         with own_stack(console) as own:
             demo(console, own, options.rows)
-        console.print("\nThe demo's stack is stopped, and its links with it: make up starts one that stays.")
+        console.print(
+            "\nThe demo's stack is stopped, and its links with it: make up starts one that stays.", soft_wrap=True
+        )
     except DemoError as error:
         sys.exit(f"make demo: {plain(str(error))}")
     except KeyboardInterrupt:

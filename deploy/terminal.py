@@ -72,7 +72,8 @@ class Bar:
 
     def broke(self, end: Break) -> None:
         """Say so in place of figures that may be wrong by now."""
-        self._lost = f"connection lost ({plain(end.reason)}), reconnecting"
+        # The whole of a line that is cut at the edge of the terminal; the reason can be long, and passes.
+        self._lost = f"connection lost, reconnecting in {card.duration(end.delay)}"
 
     def _draw(self) -> Group | Text:
         event = self._event
@@ -176,7 +177,9 @@ def outcome(console: Console, url: str, end: TaskEvent) -> None:
     if end.reason is not UNSET:
         lines.append(("reason", end.reason))
     if isinstance(end.result, dict):
-        lines += [(card.label(str(name)), _value(url, value)) for name, value in end.result.items()]
+        lines += [
+            (card.label(str(name)), _value(url, value)) for name, value in end.result.items() if value is not None
+        ]
     elif end.result is not UNSET and end.result is not None:
         lines.append(("result", card.plain(end.result)))
     lines += [("page", f"{url}/jobs/{end.task_id}"), ("json", f"{url}/tasks/{end.task_id}")]

@@ -66,8 +66,8 @@ class UpProcess:
         return self.family
 
     def left(self) -> list[psutil.Process]:
-        """Those of `relatives()` that still run. A zombie does not: it waits for the system's init to look at it."""
-        return [process for process in self.family if _runs(process)]
+        """Those of `relatives()` that still run."""
+        return [process for process in self.family if runs(process)]
 
     def named(self, word: str) -> list[psutil.Process]:
         """Its direct children of this name, or with this word in their command line."""
@@ -93,7 +93,8 @@ class UpProcess:
             process.kill()
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
+    """Whether it is more than a zombie, which only waits for the system's init to look at it."""
     with suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False

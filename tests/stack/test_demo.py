@@ -15,7 +15,7 @@ import pytest
 
 from deploy.programs import ROOT
 from deploy.server import free_port
-from tests.deploy.stacks import UpProcess, until
+from tests.deploy.stacks import UpProcess, runs, until
 
 pytestmark = pytest.mark.stack
 
@@ -121,3 +121,20 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
         demo.kill()
     assert not [process for process in family if process.is_running()]
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children that their parent died")
+def test_a_killed_demo_takes_its_stack_along(tmp_path: Path) -> None:
+    """SIGKILL leaves it no time to stop anything."""
+    environment = os.environ | {"STATE": str(tmp_path / "none"), "TMPDIR": str(tmp_path)}
+    with (tmp_path / "output").open("w") as output:
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "deploy.demo"], cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
+    try:
+        until(lambda: list(tmp_path.glob("*/state/logs/postgresql.log")))
+        family = psutil.Process(demo.pid).children(recursive=True)
+    finally:
+        demo.kill()
+        demo.wait()
+    until(lambda: not any(map(runs, family)))
