@@ -25,6 +25,8 @@ from circus.sockets import CircusSocket
 from circus.watcher import Watcher
 from tornado.ioloop import IOLoop
 
+from deploy.rescale import Rescale
+
 # It warns of a program that is wanted with no process, which is what WORKERS=0 says.
 logging.getLogger("circus").setLevel(logging.ERROR)
 # Circus looks around every second, finds itself busy and has tornado print a traceback about it.
@@ -88,6 +90,7 @@ class Manager:
         )
         # Circus took the signals in its constructor. On SIGHUP it would reload; here they are the caller's.
         self._arbiter.ctrl.sys_hdl.stop()
+        self._arbiter.ctrl.commands[Rescale.name] = Rescale()
 
     async def open(self) -> None:
         """Bind the shared socket and the control socket.

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 # In the order of their start; all of them stop together, before the servers do.
 SERVING = ("keeper", "worker", "hub")
 
+WORKER = "worker{}"  # the first part of a worker's name, of the number that the process manager gave it
+
 # What another program needs to talk to this stack; `make demo`, `make flower` and others get it from stack.json.
 SHARED = (
     "HEADWAY_REDIS_URL",
@@ -91,7 +93,7 @@ def of_headway(env: dict[str, str], hubs: int, workers: int) -> list[Program]:
         "workers.app",
         "worker",
         "--concurrency=1",
-        "--hostname=worker$(circus.wid)@%h",
+        f"--hostname={WORKER.format('$(circus.wid)')}@%h",
     )
     return [
         program("migrate", "-m", "hub.migrate", once=True),

@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from deploy.programs import ROOT
+from deploy.scale import occupation
 from deploy.server import free_port
 from deploy.stack import running
 from deploy.valkey import Valkey
@@ -126,6 +127,35 @@ def test_scale_changes_a_running_stack(up: StackFactory) -> None:
     scale(stack.state, "--workers", "1")
     assert (len(stack.named("hub")), len(stack.named("celery"))) == (2, 1)
     assert httpx.get(f"http://127.0.0.1:{stack.port}/readyz").status_code == 200
+
+
+def test_fewer_workers_are_those_without_a_task(up: StackFactory) -> None:
+    """The oldest worker is the only one with a task: the young ones go, and it goes on as the first attempt."""
+    stack = up()
+    url = stack.ready().url
+    (oldest,) = stack.named("celery")
+    task = httpx.post(f"{url}/tasks", json={"task": "simulate", "args": {"steps": 600, "seconds": 60}}).json()
+    address = f"{url}/tasks/{task['task_id']}"
+    until(lambda: httpx.get(address).json()["state"] == "PROGRESS")
+    scale(stack.state, "--workers", "4")
+    broker = stack.ready().env["CELERY_BROKER_URL"]
+    until(lambda: occupation(broker, [1, 2, 9]) == ([2], [1]))  # 9 does not exist, and so says nothing
+    scale(stack.state, "--workers", "2")
+    assert len(stack.named("celery")) == 2
+    scale(stack.state, "--workers", "1")
+    assert stack.named("celery") == [oldest]
+    resource = httpx.get(address).json()
+    assert (resource["state"], resource["attempt"]) == ("PROGRESS", 1)
+
+
+def test_the_youngest_hub_goes(up: StackFactory) -> None:
+    """The oldest has the most watchers."""
+    stack = up()
+    stack.ready()
+    (oldest,) = stack.named("hub")
+    scale(stack.state, "--hubs", "2")
+    scale(stack.state, "--hubs", "1")
+    assert stack.named("hub") == [oldest]
 
 
 def test_a_killed_process_is_started_again(up: StackFactory) -> None:
