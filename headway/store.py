@@ -18,6 +18,7 @@ from msgspec import UNSET
 
 from headway import keys
 from headway.events import Amount, Cursor, Envelope, Extra, Report, State, encode
+from headway.lane import Lane
 
 DAY = 86_400
 
@@ -153,7 +154,7 @@ class Store:
     def __init__(self, client: redis.Redis, retention: Retention = KEEP) -> None:
         self._client = client
         self._retention = retention
-        self._publish = client.register_script(source("publish"))
+        self._publish = Lane(client, source("publish"))
         self._withdraw = client.register_script(source("withdraw"))
 
     def publish(
@@ -171,7 +172,7 @@ class Store:
         sent twice names itself in `operation`. `details` are fields of the task resource.
         """
         args = _publish_args(task_id, report, attempt, operation, details or {}, self._retention)
-        return _position(self._publish(keys=keys.of(task_id)[:5], args=args))
+        return _position(self._publish.run(keys.of(task_id)[:5], args))
 
     def withdraw(self, task_id: str, operation: str) -> bool:
         """Take back the PENDING published as `operation`; False if there is more of the task, which then stays."""
