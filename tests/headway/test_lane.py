@@ -89,6 +89,7 @@ def test_each_thread_has_a_connection_of_its_own(redis_url: str) -> None:
         assert wrong == []
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # the child runs no thread
 def test_a_forked_child_has_a_connection_of_its_own(redis_url: str) -> None:
     """Parent and child go on at the same time, and neither hears the other's answers."""
     with client_of(redis_url) as client:
