@@ -51,7 +51,7 @@ def import_csv(
     encoding: Encoding | None = None,
     reject_limit: RejectLimit = 1000,
 ) -> dict[str, Any]:
-    """Import a CSV file into a PostgreSQL table of its own, in the schema `imports`.
+    """Import a CSV file into a PostgreSQL table of its own, in the schema imports.
 
     The first record names the columns; an empty field is NULL. Rows that do not fit are kept, with line number and
     reason, in a file to download, and the import fails only when there are more of them than `reject_limit`. Killed and
