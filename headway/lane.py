@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
+
+IDLE = 1.0
+"""Seconds after which a connection is looked at before it is used: the server may have closed it meanwhile."""
 
 
 class Lane:
@@ -36,12 +40,14 @@ class Lane:
         connection = self._connection()
         try:
             connection.send_command(*words)
-            return connection.read_response()
+            answer = connection.read_response()
         except ResponseError:
             raise  # an answer: the connection is as good as before
         except BaseException:
             connection.disconnect()  # what is still on its way must not be the answer to the next call
             raise
+        self._local.used = time.monotonic()
+        return answer
 
     def _connection(self) -> Any:
         """This thread's connection. A forked child's is its own: its parent goes on to use the one it was born with."""
@@ -49,4 +55,13 @@ class Lane:
         if getattr(self._local, "pid", None) != pid:
             self._local.connection = self._pool.connection_class(**self._pool.connection_kwargs)
             self._local.pid = pid
-        return self._local.connection
+            self._local.used = time.monotonic()
+        connection = self._local.connection
+        if time.monotonic() - self._local.used > IDLE:
+            try:
+                stale = connection.can_read()  # there is nothing to read but the end
+            except (redis.ConnectionError, redis.TimeoutError):
+                stale = True
+            if stale:
+                connection.disconnect()
+        return connection

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from headway.logs import configure
 from hub.app import create_app
+from hub.server import Server
 from hub.settings import SettingsError, load
 from hub.telemetry import not_a_handshake
 
@@ -83,7 +84,8 @@ def main() -> int:
         return 1
     if settings.auth == "off":
         structlog.get_logger().warning("HEADWAY_AUTH=off: everybody who reaches this hub may watch and submit")
-    server = uvicorn.Server(configuration(create_app(settings)))
+    app = create_app(settings)
+    server = Server(configuration(app), app)
     server.run([listening])
     return 0 if server.started else 1
 

@@ -72,6 +72,7 @@ async def _newer(services: Services, task_id: str, known: Cursor | None, wait: f
     """Return when the task stands elsewhere than at `known`, or has ended, or after `wait` seconds."""
     mailbox = Mailbox()
     await join(services, task_id, mailbox, None)
+    services.polls.add(mailbox)
     try:
         async with asyncio.timeout(wait):
             while True:
@@ -81,6 +82,7 @@ async def _newer(services: Services, task_id: str, known: Cursor | None, wait: f
     except (TimeoutError, Closed):
         return
     finally:
+        services.polls.discard(mailbox)
         services.connections.leave(task_id, mailbox)
 
 

@@ -10,6 +10,7 @@ from hub.broker import Broker
 from hub.connections import Connections
 from hub.feed import Feed
 from hub.history import Jobs
+from hub.mailbox import Mailbox
 from hub.settings import Settings
 
 
@@ -26,3 +27,10 @@ class Services:
     storage: Storage
     sockets: int = 0
     """WebSockets open on this process."""
+    polls: set[Mailbox] = dataclasses.field(default_factory=set)
+    """Requests that wait for news of a task."""
+
+    def farewell(self) -> None:
+        """The process is about to end: nobody waits any longer."""
+        for mailbox in self.polls:
+            mailbox.close(1001, "the hub goes away")

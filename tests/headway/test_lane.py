@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from deploy.valkey import Valkey
-from headway.lane import Lane
+from headway.lane import IDLE, Lane
 
 ECHO = "return {KEYS[1], ARGV[1]}"
 
@@ -66,6 +67,16 @@ def test_a_server_that_came_back_is_used_again(valkey_factory: Callable[[], Valk
         with pytest.raises(redis.ConnectionError):
             lane.run(["k"], ["lost"])
         valkey.start()
+        assert lane.run(["k"], ["after"]) == [b"k", b"after"]
+
+
+def test_a_connection_that_died_while_idle_is_replaced(redis_url: str) -> None:
+    """Nobody's call has to fail to find that out."""
+    with client_of(redis_url) as client:
+        lane = Lane(client, ECHO)
+        lane.run(["k"], ["before"])
+        client.client_kill_filter(_type="normal", skipme=True)
+        time.sleep(IDLE + 0.1)  # the rule is about a time
         assert lane.run(["k"], ["after"]) == [b"k", b"after"]
 
 

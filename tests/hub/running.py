@@ -31,6 +31,7 @@ from headway.events import Amount, Extra, Failure, Report, State, encode
 from headway.store import Position, Store
 from hub import __main__ as command
 from hub.app import create_app
+from hub.server import Server
 from hub.services import Services
 from hub.settings import Settings
 
@@ -97,7 +98,7 @@ class Task:
         return self._store.publish(self.id, Report(ts=time.time(), extra=extra, **report), attempt=attempt)
 
 
-class Quiet(uvicorn.Server):
+class Quiet(Server):
     """A server that leaves this process's signal handlers alone."""
 
     @contextlib.contextmanager
@@ -131,7 +132,7 @@ async def serving(**settings: Any) -> AsyncIterator[Hub]:
     app = create_app(Settings.model_validate(settings))
     listening = command.listen("127.0.0.1", 0, None)
     config = command.configuration(app)
-    server = Quiet(config)
+    server = Quiet(config, app)
     running = asyncio.create_task(server.serve([listening]))
     while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(0.005)

@@ -17,7 +17,9 @@ import redis
 import websockets
 
 from deploy.server import free_port
+from headway import keys
 from headway.events import State
+from tests.conditions import until
 from tests.hub.running import Process, Task, collect, reserved
 
 ENDED = (0, -signal.SIGTERM)
@@ -142,6 +144,9 @@ async def test_sigterm_hands_everybody_over(start: HubFactory, redis_url: str) -
         task = Task(client)
         task.became(State.STARTED)
         base = f"127.0.0.1:{port}"
+        quiet = Task(client)
+        position = quiet.became(State.STARTED)
+        tag = f'"{position.epoch}-{position.seq}"'
         sockets = [await websockets.connect(f"ws://{base}/ws/task/{task.id}", proxy=None) for _ in range(20)]
         for opened in sockets:
             await opened.recv()
@@ -156,6 +161,11 @@ async def test_sigterm_hands_everybody_over(start: HubFactory, redis_url: str) -
         ):
             lines = events.aiter_lines()
             assert (await anext(lines)).startswith("id:")
+            waiting = asyncio.create_task(
+                http.get(f"http://{base}/tasks/{quiet.id}", headers={"Prefer": "wait=30", "If-None-Match": tag})
+            )
+            channel = keys.of(quiet.id).channel
+            await until(lambda: client.execute_command("PUBSUB", "SHARDNUMSUB", channel)[1] == 1)
             for _ in range(300):
                 task.said("x" * 20_000)
             began = time.monotonic()
@@ -166,6 +176,7 @@ async def test_sigterm_hands_everybody_over(start: HubFactory, redis_url: str) -
                 codes.append(opened.close_code)
             async for _ in lines:
                 pass  # to its orderly end: httpx raises for a connection that is merely cut
+            assert (await waiting).status_code == 304  # the poll is answered, not cut off
         status, output = await asyncio.to_thread(hub.ends, 12)
         assert time.monotonic() - began < 10
         deaf.transport.abort()
