@@ -20,6 +20,28 @@ IDLE = 1.0
 """Seconds after which a connection is looked at before it is used: the server may have closed it meanwhile."""
 
 
+class _Kept:
+    """A connection that is closed at once when nobody keeps it: its thread has ended, or its lane is gone."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.pid = os.getpid()
+        self.used = time.monotonic()
+
+    def __del__(self) -> None:
+        self.connection.disconnect()
+
+    def refresh(self) -> None:
+        """Let go of a connection that died while it was idle; the next use makes a new one."""
+        if time.monotonic() - self.used > IDLE:
+            try:
+                stale = self.connection.can_read()  # there is nothing to read but the end
+            except (redis.ConnectionError, redis.TimeoutError):
+                stale = True
+            if stale:
+                self.connection.disconnect()
+
+
 class Lane:
     """Runs one script, over a connection for each thread of each process."""
 
@@ -37,7 +59,8 @@ class Lane:
             return self._call("EVAL", self._script, len(keys), *keys, *args)
 
     def _call(self, *words: str | bytes | float) -> Any:
-        connection = self._connection()
+        kept = self._kept()
+        connection = kept.connection
         try:
             connection.send_command(*words)
             answer = connection.read_response()
@@ -46,22 +69,13 @@ class Lane:
         except BaseException:
             connection.disconnect()  # what is still on its way must not be the answer to the next call
             raise
-        self._local.used = time.monotonic()
+        kept.used = time.monotonic()
         return answer
 
-    def _connection(self) -> Any:
+    def _kept(self) -> _Kept:
         """This thread's connection. A forked child's is its own: its parent goes on to use the one it was born with."""
-        pid = os.getpid()
-        if getattr(self._local, "pid", None) != pid:
-            self._local.connection = self._pool.connection_class(**self._pool.connection_kwargs)
-            self._local.pid = pid
-            self._local.used = time.monotonic()
-        connection = self._local.connection
-        if time.monotonic() - self._local.used > IDLE:
-            try:
-                stale = connection.can_read()  # there is nothing to read but the end
-            except (redis.ConnectionError, redis.TimeoutError):
-                stale = True
-            if stale:
-                connection.disconnect()
-        return connection
+        kept: _Kept | None = getattr(self._local, "kept", None)
+        if kept is None or kept.pid != os.getpid():
+            kept = self._local.kept = _Kept(self._pool.connection_class(**self._pool.connection_kwargs))
+        kept.refresh()
+        return kept
