@@ -7,7 +7,6 @@ each test (the database: with the schema of the migrations). Tests that break a 
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 import shutil
@@ -118,7 +117,6 @@ def valkey_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyF
     try:
         yield start
     finally:
-        gc.collect()  # Celery's results tell their server when they go, and wait 20 s for one that is not there
         for server in started:
             server.kill()
             shutil.rmtree(server.folder)
