@@ -45,7 +45,6 @@ class StackLock:
         self._path = state / "lock"
         self._made = [path for path in (self._path, *self._path.parents) if not os.path.lexists(path)]
         try:
-            state.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = self._taken()
         except OSError as error:
             raise ServerError(
@@ -59,7 +58,13 @@ class StackLock:
         # running() holds a shared lock for an instant; half a second outlasts it.
         deadline = time.monotonic() + 0.5
         while True:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            except FileNotFoundError:
+                if time.monotonic() > deadline:
+                    raise
+                continue  # a start that was refused has just taken its folders away again
             if _try(file, fcntl.LOCK_EX) and _is_at(self._path, file):
                 return file
             owner = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
