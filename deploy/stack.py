@@ -40,7 +40,7 @@ class StackLock:
         Raises:
             ServerError: another process has it, or the folder is none or cannot be written.
         """
-        if state.exists() and not state.is_dir():
+        if state.is_file():
             raise ServerError(f"the state folder {state} is a file, not a folder; choose one with STATE=…")
         self._path = state / "lock"
         self._made = [path for path in (self._path, *self._path.parents) if not os.path.lexists(path)]
@@ -61,7 +61,7 @@ class StackLock:
             try:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            except FileNotFoundError:
+            except (FileNotFoundError, FileExistsError):  # pathlib looks twice, and saw it once
                 if time.monotonic() > deadline:
                     raise
                 continue  # a start that was refused has just taken its folders away again
