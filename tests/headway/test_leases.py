@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,34 +15,15 @@ from headway.store import DAY, Finished, Store, Superseded
 from tests.conditions import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 LEASE = 60.0
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    """A client of the shared server."""
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 @pytest.fixture
 def leases(client: redis.Redis) -> Leases:
     """The leases of the shared Valkey."""
     return Leases(client)
-
-
-@pytest.fixture
-def store(client: redis.Redis) -> Store:
-    """The synchronous face."""
-    return Store(client)
-
-
-@pytest.fixture
-def task() -> str:
-    """The id of a task that nobody has heard of."""
-    return uuid.uuid4().hex
 
 
 def state(name: State) -> Report:

@@ -36,29 +36,10 @@ NASTY = [
 
 
 @pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    """A client of the shared server."""
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def store(client: redis.Redis) -> Store:
-    """The synchronous face."""
-    return Store(client)
-
-
-@pytest.fixture
 async def reader(redis_url: str) -> AsyncIterator[AsyncStore]:
     """The asynchronous face."""
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         yield AsyncStore(client)
-
-
-@pytest.fixture
-def task() -> str:
-    """The id of a task that nobody has heard of."""
-    return uuid.uuid4().hex
 
 
 class Channel:
