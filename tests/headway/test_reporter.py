@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 import uuid
@@ -227,16 +228,16 @@ def test_a_thread_of_the_task_reports_to_it(run: Run) -> None:
 
 
 def test_an_absent_redis_costs_the_body_nothing(valkey_factory: ValkeyFactory) -> None:
-    """No call takes a millisecond, whether Redis hangs or is gone; the lines come, in order, when it is back."""
+    """None waits for a Redis that hangs or is gone, and on average they take no millisecond; no line is lost by it."""
     server = valkey_factory()
     task_id = uuid.uuid4().hex
     with (
-        redis.Redis.from_url(server.url, socket_timeout=0.2) as client,
+        redis.Redis.from_url(server.url, socket_timeout=1) as client,
         redis.Redis.from_url(server.url) as other,
     ):
         run = Run(Store(client), task_id, 1, hz=50)
         runs.begin(run)
-        slowest = 0.0
+        took = []
         progress = Progress(total=300)
         for number in range(300):
             if number == 100:
@@ -244,10 +245,10 @@ def test_an_absent_redis_costs_the_body_nothing(valkey_factory: ValkeyFactory) -
             if number == 200:
                 server.resume()
                 server.kill()
-            began = time.thread_time()
+            began = time.perf_counter()
             progress.log(str(number))
             progress.advance()
-            slowest = max(slowest, time.thread_time() - began)
+            took.append(time.perf_counter() - began)
             time.sleep(0.002)
         server.start()
         deadline = time.monotonic() + 10
@@ -255,6 +256,7 @@ def test_an_absent_redis_costs_the_body_nothing(valkey_factory: ValkeyFactory) -
             time.sleep(0.01)
         runs.end(task_id)
         journal = [fields[b"e"] for _, fields in other.xrange(keys.of(task_id).replay)]
-    assert slowest < 0.001
+    assert statistics.mean(took) < 0.001
+    assert max(took) < 0.5, "half of what waiting for an answer would take"
     texts = [int(decode(Envelope.parse(entry).data).message or -1) for entry in journal]
     assert texts == list(range(300))
