@@ -181,6 +181,29 @@ class Envelope(NamedTuple):
         return Cursor(self.epoch, self.seq)
 
 
+class Note(NamedTuple):
+    """Word on a task's channel that its details or children have changed, though nothing happened: no event.
+
+    `rev` counts such changes; `seq` is that of the last event before. It is for whoever keeps a task's resource, and
+    no watcher is sent one.
+    """
+
+    epoch: int
+    seq: int
+    rev: int
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Note:
+        """Take a channel message that begins with `NOTE` apart; `ValueError` if it is not one of ours."""
+        fields = payload.rstrip(b"\n").split(b" ")
+        if len(fields) != 4:
+            raise ValueError(f"not a note: {payload[:64]!r}")
+        return cls(int(fields[1]), int(fields[2]), int(fields[3]))
+
+
+NOTE = b"n "
+"""What a `Note` begins with on a channel, and no event does."""
+
 _decoder = msgspec.json.Decoder(TaskEvent)
 
 

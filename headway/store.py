@@ -7,7 +7,7 @@ Both take a redis-py client that the caller configures (timeouts, TLS, pool) and
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, cast
 
@@ -79,6 +79,17 @@ class Snapshot(NamedTuple):
     missed: list[Envelope]
     recovered: bool
     """Whether `missed` is everything that was missed."""
+    rev: int = 0
+    """How often details or children have changed without an event."""
+
+
+class Record(NamedTuple):
+    """Everything the store holds of a task, at one moment."""
+
+    tag: str
+    """Of two records of one task with equal tags, all is equal: `<epoch>-<seq>` and, unless it is 0, `.<rev>`."""
+    fields: dict[str, bytes]
+    children: list[str]
 
 
 REFUSALS: dict[bytes, type[Refused]] = {b"finished": Finished, b"superseded": Superseded}
@@ -145,7 +156,7 @@ def _snapshot(reply: Sequence[Any] | None, since: Cursor | None) -> Snapshot | N
     if since is not None and since.epoch == epoch and since.seq <= seq:
         # The chain of `prev` tells whether the capped stream still reaches back to the reader's position.
         recovered = missed[0].prev <= since.seq if missed else kept <= since.seq
-    return Snapshot(epoch, seq, kept, State(reply[3].decode()), reply[4], missed, recovered)
+    return Snapshot(epoch, seq, kept, State(reply[3].decode()), reply[4], missed, recovered, int(reply[6]))
 
 
 class Store:
@@ -156,6 +167,7 @@ class Store:
         self._retention = retention
         self._publish = Lane(client, source("publish"))
         self._withdraw = client.register_script(source("withdraw"))
+        self._adopt = client.register_script(source("adopt"))
 
     def publish(
         self,
@@ -180,12 +192,9 @@ class Store:
 
     def adopt(self, parent_id: str, task_id: str) -> None:
         """Remember that a task has sent another one; of many, the first `MAX_CHILDREN`."""
-        name = keys.of(parent_id).children
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.rpush(name, task_id)
-            pipe.ltrim(name, 0, MAX_CHILDREN - 1)
-            pipe.expire(name, self._retention.live)
-            pipe.execute()
+        names = keys.of(parent_id)
+        args = [task_id, MAX_CHILDREN, self._retention.live]
+        self._adopt(keys=[names.task, names.children, names.channel], args=args)
 
 
 class AsyncStore:
@@ -196,6 +205,7 @@ class AsyncStore:
         self._retention = retention
         self._publish = client.register_script(source("publish"))
         self._read = client.register_script(source("read"))
+        self._details = client.register_script(source("details"))
 
     async def submit(self, task_id: str, ts: float, details: Details) -> Position:
         """Say that a task is queued. When a worker was faster, only `details` are added."""
@@ -215,23 +225,23 @@ class AsyncStore:
         position = (since.epoch, since.seq) if since else ("", "")
         return _snapshot(await self._read(keys=[names.task, names.replay], args=position), since)
 
-    async def details(self, task_id: str) -> tuple[dict[str, bytes], list[str]]:
-        """Every field the store holds of a task (none if there is no such task), and the ids of its children."""
-        names = keys.of(task_id)
-        async with self._client.pipeline(transaction=True) as pipe:
-            pipe.hgetall(names.task)
-            pipe.lrange(names.children, 0, -1)
-            fields, children = await pipe.execute()
-        return {name.decode(): value for name, value in fields.items()}, [child.decode() for child in children]
+    async def details(self, task_id: str) -> Record | None:
+        """Everything the store holds of a task; None if there is no such task."""
+        record = await self.changed(task_id, ())
+        return record if isinstance(record, Record) else None
 
-    async def cursor(self, task_id: str) -> tuple[Cursor, int] | None:
-        """Where a task stands and how many children it has, and nothing more: the cheapest thing to ask."""
+    async def changed(self, task_id: str, known: Iterable[str]) -> Record | str | None:
+        """What `details` says, or, when the reader's tags include that of the present (or `*`), only that tag."""
         names = keys.of(task_id)
-        async with self._client.pipeline(transaction=False) as pipe:
-            pipe.hmget(names.task, "epoch", "seq")
-            pipe.llen(names.children)
-            (epoch, seq), children = await pipe.execute()
-        return (Cursor(int(epoch), int(seq)), int(children)) if epoch and seq else None
+        reply = await self._details(keys=[names.task, names.children], args=list(known))
+        if reply is None:
+            return None
+        tag = reply[0].decode()
+        if len(reply) == 1:
+            return cast("str", tag)
+        flat = iter(reply[1])
+        fields = {name.decode(): value for name, value in zip(flat, flat, strict=True)}
+        return Record(tag, fields, [child.decode() for child in reply[2]])
 
     async def catalogue(self) -> dict[str, bytes]:
         """Task name → JSON of its catalogue entry."""

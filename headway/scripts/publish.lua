@@ -33,7 +33,14 @@ else
   end
 end
 
-if #ARGV > 15 then redis.call('HSET', KEYS[1], unpack(ARGV, 16)) end
+if #ARGV > 15 then
+  redis.call('HSET', KEYS[1], unpack(ARGV, 16))
+  -- A change of state makes every room forget the details it knows. Anything else that brings new ones has to say so.
+  if old and (kind ~= 'state' or state == 'PENDING') then
+    local rev = redis.call('HINCRBY', KEYS[1], 'rev', 1)
+    redis.call('SPUBLISH', KEYS[4], 'n ' .. epoch .. ' ' .. seq .. ' ' .. rev .. '\n')
+  end
+end
 -- The submitter may speak after the worker has begun: then it adds what it knows, and nothing happened.
 if old and state == 'PENDING' then return {seq, running, epoch} end
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway.events import Cursor, Envelope, Extra, State, TaskEvent, decode, encode
+from headway.events import NOTE, Cursor, Envelope, Extra, Note, State, TaskEvent, decode, encode
 
 EVENT = (
     b'{"v":1,"type":"progress","task_id":"t","cursor":"1763650000000-17","seq":17,"prev":9,"attempt":1,'
@@ -72,6 +72,22 @@ def test_a_foreign_message_is_not_an_envelope(payload: bytes) -> None:
     """A channel is open to all: what is not ours is a ValueError."""
     with pytest.raises(ValueError, match=r"not an event|invalid literal"):
         Envelope.parse(payload)
+
+
+def test_a_note_is_no_event() -> None:
+    """It is told by its first letter, and taken apart like a routing line."""
+    payload = b"n 1763650000000 17 2\n"
+    assert payload.startswith(NOTE)
+    assert Note.parse(payload) == Note(1763650000000, 17, 2)
+    with pytest.raises(ValueError, match="not an event"):
+        Envelope.parse(payload)
+
+
+@pytest.mark.parametrize("payload", [b"n ", b"n 1 2", b"n 1 2 x\n", b"n 1 2 3 4\n"])
+def test_a_foreign_message_is_not_a_note(payload: bytes) -> None:
+    """As with events: a ValueError."""
+    with pytest.raises(ValueError, match=r"not a note|invalid literal"):
+        Note.parse(payload)
 
 
 def test_an_event_is_read_and_unknown_fields_are_ignored() -> None:

@@ -15,9 +15,20 @@ import redis.asyncio
 from msgspec import UNSET
 
 from headway import keys
-from headway.events import Amount, Cursor, Envelope, Extra, Failure, Report, State, TaskEvent, decode
+from headway.events import NOTE, Amount, Cursor, Envelope, Extra, Failure, Note, Report, State, TaskEvent, decode
 from headway.leases import Leases
-from headway.store import DAY, MAX_CHILDREN, AsyncStore, Finished, Position, Retention, Snapshot, Store, Superseded
+from headway.store import (
+    DAY,
+    MAX_CHILDREN,
+    AsyncStore,
+    Finished,
+    Position,
+    Record,
+    Retention,
+    Snapshot,
+    Store,
+    Superseded,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -52,7 +63,13 @@ class Channel:
 
     def take(self, count: int) -> list[Envelope]:
         """The next `count` messages."""
-        return [Envelope.parse(self._pubsub.get_message(timeout=5)["data"]) for _ in range(count)]
+        return [Envelope.parse(self._payload()) for _ in range(count)]
+
+    def note(self) -> Note:
+        """The next message, which is no event."""
+        payload = self._payload()
+        assert payload.startswith(NOTE)
+        return Note.parse(payload)
 
     def events(self, count: int) -> list[TaskEvent]:
         """The next `count` messages as events, each with an envelope that says the same."""
@@ -66,6 +83,11 @@ class Channel:
 
     def close(self) -> None:
         self._pubsub.close()
+
+    def _payload(self) -> bytes:
+        payload = self._pubsub.get_message(timeout=5)["data"]
+        assert isinstance(payload, bytes)
+        return payload
 
 
 @pytest.fixture
@@ -226,15 +248,17 @@ async def test_a_refused_report_changes_nothing(store: Store, reader: AsyncStore
     """Not even the details that came with it."""
     store.publish(task, state(State.STARTED), attempt="+")
     store.publish(task, state(State.STARTED), attempt="+")
-    before = (await reader.details(task))[0]
+    before = await reader.details(task)
+    assert before is not None
     with pytest.raises(Superseded):
         store.publish(task, log(), attempt=1, details={"worker": "zombie"})
     store.publish(task, state(State.SUCCESS))
-    after = (await reader.details(task))[0]
+    after = await reader.details(task)
+    assert after is not None
     with pytest.raises(Finished):
         store.publish(task, log(), details={"worker": "zombie"})
-    assert (await reader.details(task))[0] == after
-    assert "worker" not in before | after
+    assert await reader.details(task) == after
+    assert "worker" not in before.fields | after.fields
 
 
 @pytest.mark.parametrize("end", [State.SUCCESS, State.FAILURE, State.REVOKED])
@@ -295,12 +319,38 @@ async def test_a_late_submit_only_adds_details(store: Store, reader: AsyncStore,
     """The worker was faster than the hub: nobody is told that a running task is queued."""
     store.publish(task, state(State.STARTED), attempt="+")
     before = await reader.read(task)
-    assert await reader.submit(task, 1.0, {"task": "t", "created_at": 1.0}) == Position(
-        1, 1, before.epoch if before else 0
-    )
-    assert await reader.read(task) == before
-    details, _ = await reader.details(task)
-    assert (details["task"], details["created_at"]) == (b"t", b"1.0")
+    assert before is not None
+    assert await reader.submit(task, 1.0, {"task": "t", "created_at": 1.0}) == Position(1, 1, before.epoch)
+    assert await reader.read(task) == before._replace(rev=1)
+    fields = (await known(reader, task)).fields
+    assert (fields["task"], fields["created_at"]) == (b"t", b"1.0")
+
+
+@pytest.mark.parametrize("report", [state(State.PENDING), progress(), log()], ids=lambda report: report.type)
+async def test_details_without_a_change_of_state_are_a_revision(
+    store: Store, reader: AsyncStore, task: str, channel: Channel, report: Report
+) -> None:
+    """Whoever keeps what the task resource shows is told that it shows something else."""
+    epoch = store.publish(task, state(State.STARTED), attempt="+", details={"worker": "w"}).epoch
+    assert (await known(reader, task)).tag == f"{epoch}-1"
+    assert channel.take(1)[0].seq == 1
+    store.publish(task, report, details={"queue": "q"})
+    assert channel.note() == Note(epoch, 1, 1)
+    snapshot = await reader.read(task)
+    assert snapshot is not None
+    assert snapshot.rev == 1
+    assert (await known(reader, task)).tag == f"{epoch}-{snapshot.seq}.1"
+
+
+async def test_a_report_without_details_is_no_revision(
+    store: Store, reader: AsyncStore, task: str, channel: Channel
+) -> None:
+    """Events say for themselves what they change."""
+    store.publish(task, state(State.STARTED), attempt="+")
+    for report in (state(State.PENDING), progress(), log()):
+        store.publish(task, report)
+    assert [event.type for event in channel.events(3)] == ["state", "progress", "log"]
+    assert "rev" not in (await known(reader, task)).fields
 
 
 async def test_a_submitted_task_is_pending(reader: AsyncStore, task: str) -> None:
@@ -326,7 +376,8 @@ async def test_the_run_times_of_each_attempt_are_kept(store: Store, reader: Asyn
     store.publish(task, state(State.RETRY), attempt=1)
     store.publish(task, state(State.STARTED), attempt="+")
     store.publish(task, state(State.SUCCESS), attempt=2)
-    runs = {name: value for name, value in (await reader.details(task))[0].items() if name.startswith("run:")}
+    fields = (await known(reader, task)).fields
+    runs = {name: value for name, value in fields.items() if name.startswith("run:")}
     assert runs == {
         "run:1:started_at": b"1.5",
         "run:1:finished_at": b"1.5",
@@ -407,12 +458,19 @@ def snapshot_of(snapshot: Snapshot | None) -> dict[str, Any]:
     return shown
 
 
+async def known(reader: AsyncStore, task: str) -> Record:
+    """Everything the store holds of a task it knows."""
+    record = await reader.details(task)
+    assert record is not None
+    return record
+
+
 async def test_an_unknown_task_is_none(reader: AsyncStore, task: str) -> None:
     """It is never PENDING."""
     assert await reader.read(task) is None
     assert await reader.read(task, Cursor(1, 1)) is None
-    assert await reader.details(task) == ({}, [])
-    assert await reader.cursor(task) is None
+    assert await reader.details(task) is None
+    assert await reader.changed(task, ["*"]) is None
 
 
 async def test_a_first_read_has_missed_nothing(store: Store, reader: AsyncStore, task: str) -> None:
@@ -422,7 +480,17 @@ async def test_a_first_read_has_missed_nothing(store: Store, reader: AsyncStore,
     assert snapshot is not None
     assert (snapshot.missed, snapshot.recovered) == ([], False)
     assert (snapshot.epoch, snapshot.seq, snapshot.kept) == (position.epoch, 1, 1)
-    assert await reader.cursor(task) == (Cursor(position.epoch, 1), 0)
+
+
+async def test_a_reader_that_knows_the_present_is_told_no_more(store: Store, reader: AsyncStore, task: str) -> None:
+    """By its tag, among others, or because any will do; else it gets everything."""
+    epoch = store.publish(task, state(State.PENDING)).epoch
+    store.adopt(task, "child")
+    tag = f"{epoch}-1.1"
+    for tags in ([tag], ["x", tag], ["*"]):
+        assert await reader.changed(task, tags) == tag
+    for tags in ([], [""], [f"{epoch}-1"], [f"{epoch}-1.2"], [f"{epoch}-11"]):
+        assert await reader.changed(task, tags) == await known(reader, task)
 
 
 async def test_a_reader_gets_exactly_the_kept_events_it_missed(store: Store, reader: AsyncStore, task: str) -> None:
@@ -491,8 +559,28 @@ async def test_children_are_named_up_to_a_bound(store: Store, reader: AsyncStore
     for number in range(MAX_CHILDREN + 2):
         store.adopt(task, str(number))
     store.publish(task, state(State.PENDING))
-    _, children = await reader.details(task)
-    assert children == [str(number) for number in range(MAX_CHILDREN)]
+    record = await known(reader, task)
+    assert record.children == [str(number) for number in range(MAX_CHILDREN)]
+
+
+async def test_a_child_is_a_revision(store: Store, reader: AsyncStore, task: str, channel: Channel) -> None:
+    """It comes without an event of its parent; one that is not remembered is none."""
+    epoch = store.publish(task, state(State.STARTED)).epoch
+    for number in range(MAX_CHILDREN + 1):
+        store.adopt(task, str(number))
+    assert channel.take(1)[0].seq == 1
+    assert [channel.note() for _ in range(MAX_CHILDREN)] == [Note(epoch, 1, rev) for rev in range(1, MAX_CHILDREN + 1)]
+    assert (await known(reader, task)).tag == f"{epoch}-1.{MAX_CHILDREN}"
+
+
+async def test_a_child_makes_no_task_of_its_parent(
+    store: Store, reader: AsyncStore, client: redis.Redis, task: str
+) -> None:
+    """A parent that nobody has heard of stays unknown; once it speaks, it has the child."""
+    store.adopt(task, "child")
+    assert not client.exists(keys.of(task).task)
+    store.publish(task, state(State.STARTED))
+    assert (await known(reader, task)).children == ["child"]
 
 
 async def test_the_catalogue_is_read(reader: AsyncStore, client: redis.Redis) -> None:
@@ -535,6 +623,6 @@ async def test_an_attempt_that_was_handed_over_is_over(store: Store, reader: Asy
     """It never said so; it ended when the next one began, in no state that Celery has a word for."""
     store.publish(task, state(State.STARTED), attempt="+")
     store.publish(task, state(State.STARTED), attempt="+")
-    fields, _ = await reader.details(task)
+    fields = (await known(reader, task)).fields
     assert fields["run:1:finished_at"] == fields["run:2:started_at"]
     assert "run:1:state" not in fields

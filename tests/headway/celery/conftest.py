@@ -19,7 +19,7 @@ from celery.result import AsyncResult
 from deploy.valkey import Valkey
 from headway import keys
 from headway.celery import install
-from headway.events import Envelope, TaskEvent, decode
+from headway.events import NOTE, Envelope, TaskEvent, decode
 
 ROOT = Path(__file__).parents[3]
 MODULE = "tests.headway.celery.sample_app"
@@ -41,7 +41,7 @@ class Watch:
         kept = max((event.seq for event in self.events if event.type != "progress"), default=0)
         while time.monotonic() < deadline:
             message = self._pubsub.get_message(timeout=0.5)
-            if message is None or message["type"] != "smessage":
+            if message is None or message["type"] != "smessage" or message["data"].startswith(NOTE):
                 continue
             event = decode(Envelope.parse(message["data"]).data)
             assert (event.seq, event.prev) == (len(self.events) + 1, kept)
