@@ -193,7 +193,7 @@ class Store:
     def adopt(self, parent_id: str, task_id: str) -> None:
         """Remember that a task has sent another one; of many, the first `MAX_CHILDREN`."""
         names = keys.of(parent_id)
-        args = [task_id, MAX_CHILDREN, self._retention.live]
+        args: list[str | int] = [task_id, MAX_CHILDREN, self._retention.live]
         self._adopt(keys=[names.task, names.children, names.channel], args=args)
 
 

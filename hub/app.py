@@ -16,7 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from headway.storage import Storage
 from headway.store import AsyncStore
-from hub import api, history, pages, sse, submit, uploads, websocket
+from hub import api, history, pages, polling, sse, submit, uploads, websocket
 from hub.broker import Broker
 from hub.connections import Connections
 from hub.feed import Feed
@@ -32,7 +32,7 @@ CONNECTIONS = 64
 
 routes = [
     Route("/tasks", submit.submit, methods=["POST"]),
-    Route("/tasks/{task_id}", api.show),
+    Route("/tasks/{task_id}", polling.show),
     Route("/tasks/{task_id}/events", sse.events),
     Route("/tasks/{task_id}/result", api.result),
     Route("/uploads", uploads.create, methods=["POST"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 from headway.storage import Storage
@@ -29,6 +30,8 @@ class Services:
     """WebSockets open on this process."""
     polls: set[Mailbox] = dataclasses.field(default_factory=set)
     """Requests that wait for news of a task."""
+    reads: dict[str, asyncio.Task[None]] = dataclasses.field(default_factory=dict)
+    """Watched tasks whose record is being read for polls."""
 
     def farewell(self) -> None:
         """The process is about to end: nobody waits any longer."""

@@ -102,7 +102,7 @@ async def _again(services: Services, job: Job, submission: Submission) -> Respon
     if job.submission_digest != submission.digest:
         detail = "This Idempotency-Key was used for another submission; a new one needs a new key."
         raise Problem(422, detail, field="Idempotency-Key")
-    if await services.store.cursor(job.task_id) is None:
+    if await services.store.read(job.task_id) is None:
         age = (datetime.datetime.now(datetime.UTC) - job.created_at).total_seconds()
         if age < UNDER_WAY:
             detail = f"The first request with this key, task {job.task_id}, is still on its way in."

@@ -15,6 +15,7 @@ import redis
 from starlette.applications import Starlette
 
 from headway.storage import Storage
+from headway.store import Record
 from hub import pages
 from hub.models import Job
 
@@ -37,8 +38,9 @@ class Hub:
     async def recent(self, limit: int) -> list[Job]:
         return self.rows[:limit]
 
-    async def details(self, task_id: str) -> tuple[dict[str, bytes], list[str]]:
-        return self.tasks.get(task_id, {}), []
+    async def details(self, task_id: str) -> Record | None:
+        fields = self.tasks.get(task_id)
+        return None if fields is None else Record("1763650000000-7", fields, [])
 
     def submit(self, task_id: str, state: str = "PROGRESS", *, file: str = "airports.csv", **event: Any) -> None:
         """A job with a file of this name, and what the store knows of it."""
