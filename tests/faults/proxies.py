@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 
 
 class Proxy:
     """Forwards to a port on this machine, until told otherwise."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """With `tls` it speaks TLS to whoever connects, and plainly to the server."""
         self.port = 0
+        self._tls = tls
         self._target = port
         self._flows = asyncio.Event()
         self._flows.set()
@@ -20,7 +23,7 @@ class Proxy:
 
     async def start(self) -> None:
         """Listen on a free port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
