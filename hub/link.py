@@ -1,8 +1,10 @@
 """The one Redis pub/sub connection of a process.
 
-It speaks on a bare redis-py connection, not through its `PubSub`: that one subscribes again in silence after a break,
-and never notices a half-open connection. Here every SSUBSCRIBE is acknowledged to whoever asked, a connection that is
-silent for too long is given up, and after every break each listener is told that it may have missed something.
+redis-py connects: addresses, AUTH, TLS, Sentinel are its business. Then a `Line` takes its transport over, and calls
+the listener of each message. redis-py's own `PubSub` costs many times as much for each message, subscribes again in
+silence after a break, and never notices a half-open connection. Here every SSUBSCRIBE is acknowledged to whoever asked,
+a connection that is silent for too long is given up, and after every break each listener is told that it may have
+missed something.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ import redis
 import redis.asyncio
 from redis.asyncio.connection import AbstractConnection
 
+from hub.line import Line, command
+
 logger = logging.getLogger(__name__)
 
 PING_INTERVAL = 1.0
-"""Seconds of silence before the server is asked whether it is there."""
+"""Seconds between two questions whether the server is there."""
 SILENCE_LIMIT = 3.0
 """Seconds of silence after which the connection is taken for dead."""
 BACKOFF = (0.05, 1.0)
@@ -56,17 +60,18 @@ class Link:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._pool: Any = client.connection_pool  # its make_connection() is not annotated
         self._listeners: dict[bytes, Listener] = {}
+        self._hears: dict[bytes, Callable[[bytes], None]] = {}
+        """The `received` of each listener, looked up once and not for each message."""
         self._asked: dict[bytes, deque[_Question]] = {}
         """What has been asked of each channel; the server answers in the order of the questions."""
-        self._outbox: asyncio.Queue[tuple[bytes, ...]] = asyncio.Queue()
-        """Commands for the current connection. One task sends them: whoever is cancelled half-way disturbs no order."""
-        self._heard = 0.0
+        self._line: Line | None = None
         self.connected = asyncio.Event()
 
     async def subscribe(self, channel: str, listener: Listener) -> None:
         """Listen to a channel; returns when the server has acknowledged it, however long Redis is away until then."""
         name = channel.encode()
         self._listeners[name] = listener
+        self._hears[name] = listener.received
         asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked.setdefault(name, deque()).append(_Question([asked], renewal=False))
         self._send(b"SSUBSCRIBE", name)
@@ -76,7 +81,7 @@ class Link:
         """Stop listening, unless somebody else has taken the channel over meanwhile."""
         name = channel.encode()
         if self._listeners.get(name) is listener:
-            del self._listeners[name]
+            del self._listeners[name], self._hears[name]
             if not self.connected.is_set():
                 self._give_up(name)
             self._send(b"SUNSUBSCRIBE", name)
@@ -87,25 +92,19 @@ class Link:
         delay = BACKOFF[0]
         while True:
             connection: AbstractConnection = self._pool.make_connection()
+            # The limit below holds instead: redis-py's own is a wait_for(), which may lose a cancel (Python 3.11).
+            connection.socket_timeout = None
             opened = math.inf
             try:
                 async with asyncio.timeout(SILENCE_LIMIT):
                     await connection.connect()  # type: ignore[no-untyped-call]  # redis-py has not annotated it
-                # `_watch` is the time limit: redis-py's own is a wait_for(), which may lose a cancel (Python 3.11).
-                connection.socket_timeout = None
                 opened = clock()
-                async with asyncio.TaskGroup() as tasks:
-                    self._restore()
-                    tasks.create_task(self._speak(connection))
-                    tasks.create_task(self._listen(connection))
-                    tasks.create_task(self._watch())
-            except* (redis.RedisError, OSError, TimeoutError) as errors:
-                logger.warning("the link to Redis is down: %s", errors.exceptions[0])
-            except* Exception:
-                # An answer that makes no sense, or a bug: it may cost this connection, and never all watchers theirs.
+                await self._converse(await self._take_over(connection))
+            except (redis.RedisError, OSError) as error:  # TimeoutError is an OSError
+                logger.warning("the link to Redis is down: %s", str(error) or repr(error))
+            except Exception:
                 logger.exception("the link to Redis failed")
             finally:
-                self.connected.clear()
                 with contextlib.suppress(redis.RedisError, OSError):
                     await connection.disconnect(nowait=True)
             if clock() - opened > SILENCE_LIMIT:  # not for one that is refused as soon as it is open, again and again
@@ -113,10 +112,35 @@ class Link:
             await asyncio.sleep(delay)
             delay = min(BACKOFF[1], delay * 2)
 
+    async def _take_over(self, connection: AbstractConnection) -> Line:
+        writer = connection._writer  # noqa: SLF001  # redis-py has no other way to its transport
+        # Nothing is due after the handshake: what is there was not asked for, or is the end of the stream.
+        if writer is None or writer.is_closing() or await connection.can_read():
+            raise redis.ConnectionError("the server hung up, or spoke before it was asked")
+        return Line(writer.transport, self._hears, self._answered)
+
+    async def _converse(self, line: Line) -> None:
+        """Restore the subscriptions and see that the server stays there; raises why it did not."""
+        silent = 0.0
+        try:
+            self._line = line
+            self._restore()
+            while not line.lost.done():
+                line.heard = False
+                line.send(command(b"PING"))
+                await asyncio.wait({line.lost}, timeout=PING_INTERVAL)
+                # Counted by the pings and not by the clock: a hub that stood still itself has not listened meanwhile.
+                silent = 0.0 if line.heard else silent + PING_INTERVAL
+                if silent >= SILENCE_LIMIT:
+                    raise redis.ConnectionError(f"no answer for {silent:g} s")
+            raise line.lost.result()
+        finally:
+            self.connected.clear()
+            self._line = None
+            await line.aclose()
+
     def _restore(self) -> None:
         """Ask for every subscription again, on a new connection that knows of none."""
-        self._heard = asyncio.get_running_loop().time()
-        self._outbox = asyncio.Queue()
         self.connected.set()
         for name in [name for name in self._asked if name not in self._listeners]:
             self._give_up(name)
@@ -133,29 +157,16 @@ class Link:
             for asked in question.waiting:
                 asked.cancel()
 
-    async def _speak(self, connection: AbstractConnection) -> None:
-        while True:
-            commands = [await self._outbox.get()]
-            while not self._outbox.empty():
-                commands.append(self._outbox.get_nowait())
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-
-    async def _listen(self, connection: AbstractConnection) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            reply = await connection.read_response(disable_decoding=True, timeout=math.inf)
-            self._heard = clock()
-            if not isinstance(reply, list) or len(reply) != 3:
-                continue  # a pong
-            kind, channel, payload = reply
-            if kind == b"smessage":
-                listener = self._listeners.get(channel)
-                if listener is not None:
-                    _tell(listener.received, payload)
-            elif kind == b"ssubscribe":
-                self._acknowledged(channel)
-            elif kind == b"sunsubscribe" and channel in self._listeners and not self._asked.get(channel):
-                raise redis.ConnectionError("the server dropped a subscription")  # its slot has moved
+    def _answered(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            raise reply
+        if not isinstance(reply, list) or len(reply) != 3:
+            return  # a pong
+        kind, channel, _ = reply
+        if kind == b"ssubscribe":
+            self._acknowledged(channel)
+        elif kind == b"sunsubscribe" and channel in self._listeners and not self._asked.get(channel):
+            raise redis.ConnectionError("the server dropped a subscription")  # its slot has moved
 
     def _acknowledged(self, channel: bytes) -> None:
         questions = self._asked[channel]
@@ -167,27 +178,12 @@ class Link:
                 asked.set_result(None)
         listener = self._listeners.get(channel)
         if question.renewal and listener is not None:
-            _tell(listener.restored)
+            try:
+                listener.restored()
+            except Exception:
+                logger.exception("a listener failed")
 
-    async def _watch(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            await asyncio.sleep(PING_INTERVAL)
-            silent = clock() - self._heard
-            if silent > SILENCE_LIMIT:
-                raise redis.ConnectionError(f"no answer for {silent:.1f} s")
-            if silent >= PING_INTERVAL / 2:
-                self._send(b"PING")
-
-    def _send(self, *command: bytes) -> None:
+    def _send(self, *words: bytes) -> None:
         """Send on the current connection; when it is away, `_restore` asks for what is listened to by then."""
-        if self.connected.is_set():
-            self._outbox.put_nowait(command)
-
-
-def _tell(hear: Callable[..., None], *message: bytes) -> None:
-    """Call a listener. One that fails must not silence all the others."""
-    try:
-        hear(*message)
-    except Exception:
-        logger.exception("a listener failed")
+        if self._line is not None:
+            self._line.send(command(*words))
