@@ -13,8 +13,9 @@ import sys
 # Each file is constrained by those before it, so that all three can be installed together.
 FILES = {"requirements.txt": "services", "requirements-local.txt": "local", "requirements-dev.txt": "dev"}
 
-# vega-datasets wants pandas (with numpy 100 MB). We read the CSV files in its wheel and never import it.
-UNUSED = ("pandas", "numpy")
+# vega-datasets wants pandas (with numpy 100 MB). We read the CSV files in its wheel and never import it. The plot of the
+# benchmark does need numpy.
+UNUSED = {"local": ("pandas", "numpy")}
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
         # Nothing about the machine it was compiled on.
         words += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--group", group]
         words += ["pyproject.toml"] if group == "services" else []
-        for package in UNUSED:
+        for package in UNUSED.get(group, ()):
             words += ["--no-emit-package", package]
         for constraint in done:
             words += ["--constraint", constraint]
