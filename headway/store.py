@@ -17,6 +17,7 @@ import redis.asyncio
 from msgspec import UNSET
 
 from headway import keys
+from headway.batch import Batch
 from headway.events import Amount, Cursor, Envelope, Extra, Report, State, encode
 from headway.lane import Lane
 
@@ -205,7 +206,7 @@ class AsyncStore:
         self._retention = retention
         self._publish = client.register_script(source("publish"))
         self._read = client.register_script(source("read"))
-        self._details = client.register_script(source("details"))
+        self._details = Batch(client, source("details"))
 
     async def submit(self, task_id: str, ts: float, details: Details) -> Position:
         """Say that a task is queued. When a worker was faster, only `details` are added."""
@@ -233,7 +234,7 @@ class AsyncStore:
     async def changed(self, task_id: str, known: Iterable[str]) -> Record | str | None:
         """What `details` says, or, when the reader's tags include that of the present (or `*`), only that tag."""
         names = keys.of(task_id)
-        reply = await self._details(keys=[names.task, names.children], args=list(known))
+        reply = await self._details.run([names.task, names.children], list(known))
         if reply is None:
             return None
         tag = reply[0].decode()
