@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from urllib.parse import urlsplit
 
@@ -34,13 +35,18 @@ def host_allowed(connection: HTTPConnection, settings: Settings) -> bool:
     hub, in the browser of somebody who runs one (DNS rebinding). Addresses, `localhost` and names without a dot, as
     containers have them, cannot be had that way. Other names are those of HEADWAY_ORIGINS.
     """
+    return _goes_by(connection.headers.get("host", ""), settings.origins)
+
+
+@functools.lru_cache(maxsize=256)  # clients come under few names, and a stranger's fill no more than this
+def _goes_by(host: str, origins: tuple[str, ...]) -> bool:
     try:
-        name = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+        name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
     if "." not in name or name.endswith(".localhost"):
         return True  # "::1" is among them
-    if any(urlsplit(origin).hostname == name for origin in settings.origins):
+    if any(urlsplit(origin).hostname == name for origin in origins):
         return True
     try:
         ipaddress.ip_address(name)
@@ -60,17 +66,17 @@ class Guard:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._problem(Request(scope)) if scope["type"] == "http" else None
+        problem = self._problem(HTTPConnection(scope)) if scope["type"] == "http" else None
         if problem is None:
             await self._app(scope, receive, send)
         else:
             await response(problem, Request(scope))(scope, receive, send)
 
-    def _problem(self, request: Request) -> Problem | None:
+    def _problem(self, request: HTTPConnection) -> Problem | None:
         if not host_allowed(request, self._settings):
             host = request.headers["host"][:200]
             return Problem(421, f"This hub does not go by the name {host}; HEADWAY_ORIGINS lists the names it has.")
-        if request.method not in ("GET", "HEAD", "OPTIONS") and not origin_allowed(request, self._settings):
+        if request.scope["method"] not in ("GET", "HEAD", "OPTIONS") and not origin_allowed(request, self._settings):
             origin = request.headers["origin"][:200]
             return Problem(403, f"The origin {origin} is not allowed here; HEADWAY_ORIGINS lists those that are.")
         return None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +18,7 @@ log = structlog.get_logger("hub.access")
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _TASK_PATH = re.compile(r"/(?:ws/task|tasks|jobs)/([^/]{1,255})")
+_ID = b"x-request-id"
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
@@ -26,6 +26,7 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
+_DEFAULTS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 def not_a_handshake(record: logging.LogRecord) -> bool:
@@ -43,8 +44,8 @@ class Telemetry:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == _ID), "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         context = {"request_id": request_id}
         if match := _TASK_PATH.match(scope["path"]):
             context["task_id"] = match[1]
@@ -53,12 +54,13 @@ class Telemetry:
 
         async def sending(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.accept"):
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
+                # The bare pairs, whose names ASGI wants in lower case: Starlette's wrapper costs as much as the answer.
+                headers = [*message.get("headers", ()), (_ID, request_id.encode())]
                 if message["type"] == "http.response.start":
                     seen["status"] = message["status"]
-                    for name, value in SECURITY_HEADERS.items():
-                        headers.setdefault(name, value)
+                    there = {name for name, _ in headers}
+                    headers += [default for default in _DEFAULTS if default[0] not in there]
+                message["headers"] = headers
             elif message["type"] == "websocket.close":
                 seen["code"] = message.get("code", 1000)
             await send(message)
