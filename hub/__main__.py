@@ -17,11 +17,14 @@ from hub.app import create_app
 from hub.server import Server
 from hub.settings import SettingsError, load
 from hub.telemetry import not_a_handshake
+from hub.wire import WireProtocol
 
 GRACE = 5
 """Seconds that open requests have after SIGTERM."""
 MAX_FRAME = 1024 * 1024
 """Bytes of a WebSocket message that are received at all (1009 beyond); hub.websocket has the limit with an answer."""
+PING_INTERVAL, PING_TIMEOUT = 15.0, 10.0
+"""Seconds between pings, and for which their answer may take: a client that reads nothing is gone within 30 s."""
 STALLED = 30_000
 """Milliseconds for which sent bytes may stay unacknowledged: a client that reads nothing is given up after that."""
 
@@ -57,6 +60,9 @@ def configuration(app: Starlette) -> uvicorn.Config:
         app,
         log_config=None,
         access_log=False,
+        ws=WireProtocol,
+        ws_ping_interval=PING_INTERVAL,
+        ws_ping_timeout=PING_TIMEOUT,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=GRACE,

@@ -14,16 +14,18 @@ from typing import Any, Protocol
 import redis
 
 from headway import keys
-from headway.events import Cursor, Envelope
+from headway.events import Cursor
 from headway.store import Snapshot
+from hub.backlog import Backlog
 from hub.link import Listener
-from hub.mailbox import Mailbox
-from hub.rooms import Room, Verdict
+from hub.rooms import Room
 
 logger = logging.getLogger(__name__)
 
 LINGER = 5.0
 """Seconds a room without watchers stays, for one that reconnects."""
+JOIN_TIMEOUT = 10.0
+"""Seconds for which a watcher waits for a Redis that is away; then it is told to back off and come again."""
 CONCURRENT_READS = 16
 """Rooms that read the store at the same time after a break of the link."""
 RETRY = (0.1, 2.0)
@@ -51,24 +53,11 @@ class _Open:
     """A room with its subscription."""
 
     def __init__(self, manager: Connections, task_id: str) -> None:
-        self.room = Room(task_id)
+        self.room = Room(task_id, lambda: manager.resync(self))
         self.channel = keys.of(task_id).channel
         self.entering = 0
         self.opening: asyncio.Task[None]
         self.closing: asyncio.TimerHandle | None = None
-        self._manager = manager
-
-    def received(self, payload: bytes) -> None:
-        try:
-            envelope = Envelope.parse(payload)
-        except ValueError as error:
-            logger.warning("ignored on the channel of task %s: %s", self.room.task_id, error)
-            return
-        if self.room.feed(envelope) is Verdict.GAP:
-            self._manager.resync(self)
-
-    def restored(self) -> None:
-        self._manager.resync(self)
 
 
 class Connections:
@@ -86,8 +75,8 @@ class Connections:
         """How many tasks are watched here."""
         return len(self._open)
 
-    async def join(self, task_id: str, mailbox: Mailbox, cursor: Cursor | None = None) -> None:
-        """Let a watcher in: its snapshot and everything after it go to the mailbox, until `leave()`.
+    async def join(self, task_id: str, member: Backlog, cursor: Cursor | None = None) -> None:
+        """Let a watcher in: its snapshot and everything after it go to its backlog, until `leave()`.
 
         Raises `UnknownTask`, or redis-py's errors when the store cannot be read.
         """
@@ -95,8 +84,8 @@ class Connections:
         place.entering += 1
         try:
             await asyncio.shield(place.opening)
-            if not place.room.admit(mailbox, cursor) and cursor is not None:
-                place.room.admit_from(mailbox, cursor, await self._known(task_id, cursor))
+            if not place.room.admit(member, cursor) and cursor is not None:
+                place.room.admit_from(member, cursor, await self._known(task_id, cursor))
         finally:
             place.entering -= 1
             self._linger(place)
@@ -106,12 +95,12 @@ class Connections:
         place = self._open.get(task_id)
         return place.room.cursor if place is not None and place.room.ended else None
 
-    def leave(self, task_id: str, mailbox: Mailbox) -> None:
+    def leave(self, task_id: str, member: Backlog) -> None:
         """The watcher is gone; leaving twice is harmless."""
-        mailbox.drop(task_id)
+        member.drop(task_id)
         place = self._open.get(task_id)
         if place is not None:
-            place.room.members.discard(mailbox)
+            place.room.dismiss(member)
             self._linger(place)
 
     def resync(self, place: _Open) -> None:
@@ -145,7 +134,7 @@ class Connections:
     async def _load(self, place: _Open, cursor: Cursor | None) -> None:
         task_id = place.room.task_id
         try:
-            await self._channels.subscribe(place.channel, place)
+            await self._channels.subscribe(place.channel, place.room)
             snapshot = await self._known(task_id, cursor)
         except BaseException:
             # Whoever comes next begins anew; those who wait for this one hear why it failed.
@@ -191,7 +180,7 @@ class Connections:
     def _forget(self, place: _Open) -> None:
         if self._open.get(place.room.task_id) is place:
             del self._open[place.room.task_id]
-            self._spawn(self._channels.unsubscribe(place.channel, place))
+            self._spawn(self._channels.unsubscribe(place.channel, place.room))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -6,9 +6,10 @@ import asyncio
 import logging
 
 from headway import keys
-from headway.events import Envelope, encode
+from headway.events import Envelope
+from hub.backlog import Backlog
 from hub.connections import Channels
-from hub.mailbox import Mailbox
+from hub.message import Message, answer, frame
 
 logger = logging.getLogger(__name__)
 
@@ -18,25 +19,25 @@ class Feed:
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
-        self._followers: set[Mailbox] = set()
+        self._followers: set[Backlog] = set()
         self._turn = asyncio.Lock()
         self._subscribed = False
         self._leaving: set[asyncio.Task[None]] = set()
         self._announced = False
 
-    async def join(self, mailbox: Mailbox) -> None:
-        """Follow; the mailbox gets `state` events from now on, and a `feed` message when some may have been lost."""
-        self._followers.add(mailbox)
+    async def join(self, follower: Backlog) -> None:
+        """Follow; the follower gets `state` events from now on, and a `feed` message when some may have been lost."""
+        self._followers.add(follower)
         async with self._turn:
             if not self._subscribed:
                 await asyncio.gather(*(self._channels.subscribe(name, self) for name in keys.feeds()))
                 self._subscribed = True
-        mailbox.tell("feed", _FOLLOWED)
+        follower.tell(_FOLLOWED)
 
-    def leave(self, mailbox: Mailbox) -> None:
+    def leave(self, follower: Backlog) -> None:
         """Follow no longer; leaving twice is harmless."""
-        if mailbox in self._followers:
-            self._followers.discard(mailbox)
+        if follower in self._followers:
+            self._followers.discard(follower)
             if not self._followers:
                 task = asyncio.get_running_loop().create_task(self._rest())
                 self._leaving.add(task)
@@ -48,8 +49,9 @@ class Feed:
         except ValueError as error:
             logger.warning("ignored on a feed channel: %s", error)
             return
-        for mailbox in self._followers:
-            mailbox.tell("state", data)
+        message = Message(type="state", frame=frame(data))
+        for follower in tuple(self._followers):
+            follower.tell(message)
 
     def restored(self) -> None:
         """The link was broken: what happened meanwhile is for the followers to ask (once, not for each channel)."""
@@ -59,8 +61,8 @@ class Feed:
 
     def _announce(self) -> None:
         self._announced = False
-        for mailbox in self._followers:
-            mailbox.tell("feed", _BROKEN)
+        for follower in tuple(self._followers):
+            follower.tell(_BROKEN)
 
     async def _rest(self) -> None:
         async with self._turn:
@@ -69,5 +71,5 @@ class Feed:
                 await asyncio.gather(*(self._channels.unsubscribe(name, self) for name in keys.feeds()))
 
 
-_FOLLOWED = encode({"type": "feed", "feed": "recent", "recovered": True})
-_BROKEN = encode({"type": "feed", "feed": "recent", "recovered": False})
+_FOLLOWED = answer("feed", feed="recent", recovered=True)
+_BROKEN = answer("feed", feed="recent", recovered=False)

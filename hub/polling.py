@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from headway.events import Cursor
+from hub.backlog import Closed
 from hub.circumstances import parse
-from hub.mailbox import Closed, Mailbox
+from hub.mailbox import Mailbox
 from hub.resource import retry_after, stored
 from hub.responses import Json
 from hub.services import Services

@@ -2,20 +2,26 @@
 
 Pure: the connection manager does the waiting. A room takes events only as an unbroken chain: `prev` of each names the
 last `state` or `log` event before it, so a lost one is noticed at the next, and the manager reads the store again.
+What it takes it frames once, and hands the same message to every watcher.
 """
 
 from __future__ import annotations
 
 import enum
-from collections import deque
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Sequence
 
-from headway.events import Cursor, Envelope, encode
+import msgspec
+
+from headway.events import NOTE, Cursor, Envelope, Note
 from headway.store import Snapshot
-from hub.mailbox import Mailbox
+from hub.backlog import Backlog
+from hub.circumstances import Circumstances
+from hub.message import Message, frame
+from hub.past import Past, missed_by, unbroken
 
-RECENT = 256
-"""`state` and `log` events a room remembers, for watchers that come back; older ones are read from the store."""
+logger = logging.getLogger(__name__)
+
 MAX_WAITING = 10_000
 """Events that may arrive while the store is being read; beyond that it is read once more."""
 
@@ -30,27 +36,71 @@ class Verdict(enum.Enum):
 
 
 class Room:
-    """One watched task."""
+    """One watched task. It listens to the task's channel itself; `doubtful` is called when the store has to be read."""
 
-    def __init__(self, task_id: str) -> None:
+    def __init__(self, task_id: str, doubtful: Callable[[], None] = lambda: None) -> None:
         self.task_id = task_id
-        self.members: set[Mailbox] = set()
-        self.cursor = Cursor(0, 0)
-        self.kept = 0
+        self.members: set[Backlog] = set()
+        self.epoch = self.seq = self.kept = 0
         self.ended = False
         self.syncing = True
         """Whether events wait until the store has been read."""
+        self.circumstances = Circumstances()
+        self._doubtful = doubtful
+        self._epoch = self._kept = b""
+        """As the routing line of an event has them."""
         self._rest = b""
-        self._latest = b""
-        self._recent: deque[Envelope] = deque()
-        self._floor = 0
+        self._latest: Message | None = None
+        self._snapshots: dict[bool | None, Message] = {}
+        self._ahead: dict[Backlog, tuple[int, int]] = {}
+        """Members that know more than the room, as the store had told them before the channel did: up to where."""
+        self._past = Past()
         self._waiting: list[Envelope] = []
         self._overrun = False
 
     @property
+    def cursor(self) -> Cursor:
+        """Where the room stands."""
+        return Cursor(self.epoch, self.seq)
+
+    @property
     def loaded(self) -> bool:
         """Whether the task's state is known."""
-        return self.cursor.epoch > 0
+        return self.epoch > 0
+
+    def received(self, payload: bytes) -> None:
+        """A message of the channel."""
+        try:
+            end = payload.find(b"\n")
+            kind, epoch, place, prev = payload[:end].split(b" ")
+            # Nearly all there is, and all that has to be cheap: progress whose chain is unbroken.
+            if kind == b"p" and prev == self._kept and epoch == self._epoch and end > 0 and not self.syncing:
+                seq = int(place)
+                if seq > self.seq:
+                    self.seq = seq
+                    self._latest = message = Message(
+                        type="progress",
+                        frame=frame(payload[end + 1 :]),
+                        task_id=self.task_id,
+                        epoch=self.epoch,
+                        seq=seq,
+                        prev=self.kept,
+                    )
+                    if self._ahead:
+                        self._deliver(message)
+                    else:
+                        for member in self.members:
+                            member.push(message)
+            elif payload.startswith(NOTE):
+                self.circumstances.noted(Note.parse(payload))
+            elif self.feed(Envelope.parse(payload)) is Verdict.GAP:
+                self._doubtful()
+        except ValueError as error:
+            logger.warning("ignored on the channel of task %s: %s", self.task_id, error)
+
+    def restored(self) -> None:
+        """The subscription holds again after a break: events may have been lost."""
+        self._doubtful()
 
     def feed(self, envelope: Envelope) -> Verdict:
         """An event from the channel."""
@@ -60,9 +110,9 @@ class Room:
             else:
                 self._overrun = True
             return Verdict.APPLIED
-        if envelope.epoch == self.cursor.epoch and envelope.seq <= self.cursor.seq:
+        if envelope.epoch == self.epoch and envelope.seq <= self.seq:
             return Verdict.OLD
-        if envelope.epoch != self.cursor.epoch or envelope.prev != self.kept:
+        if envelope.epoch != self.epoch or envelope.prev != self.kept:
             return Verdict.GAP
         self._apply(envelope)
         return Verdict.APPLIED
@@ -73,16 +123,18 @@ class Room:
         `since` is the cursor the snapshot was read with. Watchers are sent what they missed; if that cannot be told, a
         snapshot that says so.
         """
-        current = snapshot.epoch == self.cursor.epoch and snapshot.seq >= self.cursor.seq
+        current = snapshot.epoch == self.epoch and snapshot.seq >= self.seq
         if not self.loaded:
             self._adopt(snapshot, since)
         elif current and snapshot.recovered and since == self.cursor:
-            for envelope in self._missed(snapshot):
+            for envelope in missed_by(self.task_id, self.seq, snapshot):
                 self._apply(envelope)
         else:
             self._adopt(snapshot, None)
-            for member in self.members:
-                member.open(self.task_id, self.cursor, self.snapshot(recovered=False), (), ended=self.ended)
+            self._ahead.clear()
+            for member in tuple(self.members):
+                member.open(self.snapshot(recovered=False))
+        self.circumstances.synced(snapshot)
         return self._catch_up()
 
     def doubt(self) -> None:
@@ -93,86 +145,102 @@ class Room:
         """The store does not know the task any more: stay as it is until somebody speaks of it again."""
         return self._catch_up()
 
-    def admit(self, mailbox: Mailbox, cursor: Cursor | None) -> bool:
+    def admit(self, member: Backlog, cursor: Cursor | None) -> bool:
         """Let a watcher in with what its cursor has missed; False if that is further back than the room remembers."""
         if cursor is None:
-            self._enter(mailbox, self.snapshot(), ())
-        elif cursor.epoch != self.cursor.epoch:
-            self._enter(mailbox, self.snapshot(recovered=False), ())
-        elif self._floor <= cursor.seq <= self.cursor.seq:
-            missed = [envelope for envelope in self._recent if envelope.seq > cursor.seq]
-            self._enter(mailbox, self.snapshot(recovered=True), missed)
-        else:
+            self._enter(member, None)
+        elif cursor.epoch != self.epoch:
+            self._enter(member, recovered=False)
+        elif cursor.seq > self.seq or (missed := self._past.since(cursor.seq)) is None:
             return False
+        else:
+            self._enter(member, recovered=True, missed=missed)
         return True
 
-    def admit_from(self, mailbox: Mailbox, cursor: Cursor, snapshot: Snapshot) -> None:
+    def admit_from(self, member: Backlog, cursor: Cursor, snapshot: Snapshot) -> None:
         """Let a watcher in whose cursor the store was asked about: its answer and the room's events, merged by seq."""
-        if snapshot.epoch < self.cursor.epoch:
+        if snapshot.epoch < self.epoch:
             # The store has lost the task's past since it was asked.
-            self._enter(mailbox, self.snapshot(recovered=False), ())
+            self._enter(member, recovered=False)
             return
-        if snapshot.epoch > self.cursor.epoch or snapshot.seq > self.cursor.seq:
+        missed = [Message.of(self.task_id, envelope) for envelope in snapshot.missed]
+        if (snapshot.epoch, snapshot.seq) > (self.epoch, self.seq):
             # The room is behind the store: what it hears next and the watcher has seen by then is passed over.
             position = Cursor(snapshot.epoch, snapshot.seq)
-            data = _event("snapshot", self.task_id, position, snapshot.kept, snapshot.rest, snapshot.recovered)
-            missed = snapshot.missed if snapshot.recovered else []
-            self.members.add(mailbox)
-            mailbox.open(self.task_id, position, data, missed, ended=snapshot.state.terminal)
+            told = Message.snapshot(
+                self.task_id, position, snapshot.kept, snapshot.rest, snapshot.recovered, ended=snapshot.state.terminal
+            )
+            self._ahead[member] = (snapshot.epoch, snapshot.seq)
+            self._open(member, told, missed if snapshot.recovered else ())
             return
-        missed = [*snapshot.missed, *(envelope for envelope in self._recent if envelope.seq > snapshot.kept)]
-        recovered = snapshot.recovered and self._floor <= snapshot.kept and _unbroken(missed, cursor)
-        self._enter(mailbox, self.snapshot(recovered=recovered), missed if recovered else ())
+        since = self._past.since(snapshot.kept)
+        missed += since or ()
+        recovered = snapshot.recovered and since is not None and unbroken(missed, cursor)
+        self._enter(member, recovered=recovered, missed=missed if recovered else ())
 
-    def snapshot(self, *, recovered: bool | None = None) -> bytes:
-        """The task's present as a `snapshot` event."""
-        if self._latest:
-            # An event's members from "attempt" on are its whole state. The key cannot occur earlier: a task id that
-            # contains it has its quotes escaped.
-            self._rest, self._latest = self._latest[self._latest.index(b'"attempt":') : -1], b""
-        return _event("snapshot", self.task_id, self.cursor, self.kept, self._rest, recovered)
+    def dismiss(self, member: Backlog) -> None:
+        """The watcher is gone; twice is harmless."""
+        self.members.discard(member)
+        self._ahead.pop(member, None)
 
-    def _enter(self, mailbox: Mailbox, snapshot: bytes, missed: Iterable[Envelope]) -> None:
-        self.members.add(mailbox)
-        mailbox.open(self.task_id, self.cursor, snapshot, tuple(missed), ended=self.ended)
+    def snapshot(self, recovered: bool | None = None) -> Message:
+        """The task's present as a `snapshot` event: one for all who come before the next event."""
+        told = self._snapshots.get(recovered)
+        if told is None or (told.epoch, told.seq) != (self.epoch, self.seq):
+            if self._latest is not None:
+                # An event's members from "attempt" on are its whole state. The key cannot occur earlier: a task id that
+                # contains it has its quotes escaped.
+                data, self._latest = self._latest.data, None
+                self._rest = data[data.index(b'"attempt":') : -1]
+            told = Message.snapshot(self.task_id, self.cursor, self.kept, self._rest, recovered, ended=self.ended)
+            self._snapshots[recovered] = told
+        return told
+
+    def _enter(self, member: Backlog, recovered: bool | None, missed: Sequence[Message] = ()) -> None:
+        self._ahead.pop(member, None)
+        self._open(member, self.snapshot(recovered), missed)
+
+    def _open(self, member: Backlog, snapshot: Message, missed: Sequence[Message]) -> None:
+        self.members.add(member)
+        if missed:
+            # Nobody may resume from a snapshot that missed events follow: they would be passed over.
+            snapshot = msgspec.structs.replace(snapshot, epoch=0, last=False)
+        member.open(snapshot, missed)
 
     def _adopt(self, snapshot: Snapshot, since: Cursor | None) -> None:
-        self.cursor = Cursor(snapshot.epoch, snapshot.seq)
-        self.kept = snapshot.kept
+        self._moved(snapshot.epoch, snapshot.seq, snapshot.kept)
         self.ended = snapshot.state.terminal
-        self._rest, self._latest = snapshot.rest, b""
-        self._recent.clear()
-        self._floor = snapshot.kept
+        self._rest, self._latest = snapshot.rest, None
+        self._snapshots.clear()
+        self._past = Past(snapshot.kept)
         if snapshot.recovered and since is not None:
-            self._recent.extend(snapshot.missed[-RECENT:])
-            self._floor = since.seq if len(snapshot.missed) <= RECENT else snapshot.missed[-RECENT - 1].seq
+            self._past = Past(since.seq)
+            for envelope in snapshot.missed:
+                self._past.add(Message.of(self.task_id, envelope))
+
+    def _moved(self, epoch: int, seq: int, kept: int) -> None:
+        self.epoch, self.seq, self.kept = epoch, seq, kept
+        self._epoch, self._kept = b"%d" % epoch, b"%d" % kept
 
     def _apply(self, envelope: Envelope) -> None:
-        self.cursor = envelope.cursor
+        message = Message.of(self.task_id, envelope)
+        self._moved(envelope.epoch, envelope.seq, envelope.seq if envelope.kept else self.kept)
         if envelope.kept:
-            self.kept = envelope.seq
-            self._recent.append(envelope)
-            if len(self._recent) > RECENT:
-                self._floor = self._recent.popleft().seq
+            self._past.add(message)
         if envelope.kind != "l":
-            self._latest = envelope.data
+            self._latest = message
             self.ended = envelope.terminal
-        for member in self.members:
-            member.push(self.task_id, envelope)
+        if message.type == "state":
+            self.circumstances.changed(envelope.seq)
+        self._deliver(message)
 
-    def _missed(self, snapshot: Snapshot) -> list[Envelope]:
-        """What was missed, and at its place the last progress: nobody kept it, but the snapshot is what it left."""
-        missed = list(snapshot.missed)
-        if snapshot.seq > max(snapshot.kept, self.cursor.seq):
-            return [*missed, _progress(self.task_id, snapshot, snapshot.seq, snapshot.kept)]
-        for index in reversed(range(len(missed))):
-            line = missed[index]
-            if line.kind != "l":
-                break  # a state says it all
-            if line.seq - 1 > max(line.prev, self.cursor.seq):
-                missed.insert(index, _progress(self.task_id, snapshot, line.seq - 1, line.prev))
-                break
-        return missed
+    def _deliver(self, message: Message) -> None:
+        for member in tuple(self.members):
+            if member in self._ahead:
+                if (message.epoch, message.seq) <= self._ahead[member]:
+                    continue
+                del self._ahead[member]
+            member.push(message)
 
     def _catch_up(self) -> bool:
         self.syncing = False
@@ -182,26 +250,3 @@ class Room:
             if self.feed(envelope) is Verdict.GAP:
                 complete = False
         return complete
-
-
-def _unbroken(missed: list[Envelope], cursor: Cursor) -> bool:
-    """Whether these events are all that follow a cursor."""
-    last = cursor.seq
-    for index, envelope in enumerate(missed):
-        if envelope.prev > last or (index and envelope.prev != last):
-            return False
-        last = envelope.seq
-    return True
-
-
-def _progress(task_id: str, snapshot: Snapshot, seq: int, prev: int) -> Envelope:
-    """The newest progress, which nobody kept, from the state that it left."""
-    data = _event("progress", task_id, Cursor(snapshot.epoch, seq), prev, snapshot.rest)
-    return Envelope("p", snapshot.epoch, seq, prev, data)
-
-
-def _event(type: str, task_id: str, cursor: Cursor, prev: int, rest: bytes, recovered: bool | None = None) -> bytes:  # noqa: A002
-    tail = b"" if recovered is None else b',"recovered":true' if recovered else b',"recovered":false'
-    return b'{"v":1,"type":"%b","task_id":%b,"cursor":"%d-%d","seq":%d,"prev":%d,%b%b}' % (
-        type.encode(), encode(task_id), cursor.epoch, cursor.seq, cursor.seq, prev, rest, tail,
-    )  # fmt: skip

@@ -17,11 +17,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from headway.events import Cursor
-from hub.connections import UnknownTask
-from hub.mailbox import Closed, Mailbox
+from hub.backlog import Closed
+from hub.connections import JOIN_TIMEOUT, UnknownTask
+from hub.mailbox import Mailbox
 from hub.problems import Problem
 from hub.services import Services
-from hub.websocket import JOIN_TIMEOUT
 
 log = structlog.get_logger()
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.problems import on_bug
+from hub.wire import EXTENSION
 
 log = structlog.get_logger("hub.access")
 
@@ -74,6 +75,8 @@ class Telemetry:
                     raise
                 await (await on_bug(Request(scope), error))(scope, receive, sending)
             finally:
-                method = scope.get("method", "WS")
-                seconds = round(time.perf_counter() - began, 4)
-                log.info("request", method=method, path=scope["path"], seconds=seconds, **seen)
+                if "code" in seen or EXTENSION not in scope.get("extensions", {}):
+                    method = scope.get("method", "WS")
+                    seconds = round(time.perf_counter() - began, 4)
+                    log.info("request", method=method, path=scope["path"], seconds=seconds, **seen)
+                # A socket that has been taken over goes on without this call: hub.websocket tells of its end.

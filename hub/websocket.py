@@ -1,180 +1,182 @@
-"""The WebSocket side: `/ws/task/{id}` for one task, `/ws` for many and for the feed of recent jobs."""
+"""The WebSocket side: `/ws/task/{id}` for one task, `/ws` for many and for the feed of recent jobs.
+
+On our own server a session takes its socket over (`hub.wire`) and is called when something happens. On any other ASGI
+server two tasks serve the same session through plain `receive` and `send`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections import deque
 from typing import Any
 
-import redis
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from headway.events import Cursor, encode
 from hub import wishes
-from hub.connections import UnknownTask
-from hub.mailbox import Closed, Mailbox
+from hub.backlog import Closed
+from hub.mailbox import Mailbox
+from hub.message import Message
 from hub.security import host_allowed, origin_allowed
 from hub.services import Services
-from hub.wishes import Cancel, Ping, Rate, Subscribe, Unsubscribe, Watched, Wish
+from hub.session import ManySession, Session, TaskSession, Work
+from hub.wire import EXTENSION, WireProtocol, Writer
 
 log = structlog.get_logger()
+access = structlog.get_logger("hub.access")
 
 SUBPROTOCOL = "headway.v1"
-JOIN_TIMEOUT = 10.0
-"""Seconds for which a watcher waits for a Redis that is away; then it is told to back off and come again."""
-MAX_TASKS = 1_000
-"""Tasks one socket may watch."""
-BATCH = 50
-"""Tasks of one subscription that are joined at the same time."""
-MAX_HZ = 100.0
 CLOSE_TIMEOUT = 2.0
-"""Seconds for which a close waits behind what a slow client has not taken yet."""
+"""Seconds for which a plain close waits behind what a slow client has not taken yet."""
 
 
-class Session:
-    """One accepted socket: a loop that reads wishes, a loop that sends what is due, and one way to end."""
+class _Attached:
+    """A session that has taken its socket over. One thing at a time: what the client asks for meanwhile waits."""
 
-    def __init__(self, socket: WebSocket, services: Services, decoder: Any) -> None:
-        self.socket = socket
-        self.services = services
-        self.mailbox = Mailbox()
-        self.joined: set[str] = set()
-        self._decoder = decoder
+    __slots__ = (
+        "_began",
+        "_busy",
+        "_gone",
+        "_protocol",
+        "_request_id",
+        "_services",
+        "_session",
+        "_waiting",
+        "_work",
+        "_writer",
+    )
 
-    async def run(self) -> None:
-        """Serve the socket until either side ends it."""
-        sending = asyncio.create_task(self._send())
-        reading = asyncio.create_task(self._read())
-        self.mailbox.on_overflow = sending.cancel  # it may wait on the very socket that does not take anything
+    def __init__(self, protocol: WireProtocol, services: Services, kind: type[Session]) -> None:
+        self._protocol = protocol
+        self._services = services
+        self._began = time.monotonic()
+        self._request_id = structlog.contextvars.get_contextvars().get("request_id")
+        self._gone = False
+        self._busy = True
+        self._work: asyncio.Task[None] | None = None
+        self._waiting: deque[dict[str, Any]] | None = None
+        self._writer = Writer(protocol, self)
+        self._session = kind(services, self._writer)
+
+    async def begin(self, socket: WebSocket) -> None:
+        """Do what the address asks for, in the endpoint's own task; all that follows comes by `heard()`."""
+        work = self._session.begin(socket)
+        self._protocol.attach(self._writer)
+        if work is None:
+            self._done()
+        else:
+            await self._do(work)
+
+    def heard(self, event: dict[str, Any]) -> None:
+        if event["type"] == "websocket.disconnect":
+            self._lost(event.get("code", 1005))
+        elif self._writer.closed is not None:
+            return  # said too late
+        elif self._busy:
+            if self._waiting is None:
+                self._waiting = deque()
+                self._protocol.hold()  # this and what has been read already is all that waits
+            self._waiting.append(event)
+        else:
+            self._hear(event)
+
+    def told(self, message: Message) -> None:
+        if self._session.finishes:
+            self._writer.close(1000, "finished")
+
+    def _hear(self, event: dict[str, Any]) -> None:
         try:
-            await asyncio.wait({sending, reading}, return_when=asyncio.FIRST_COMPLETED)
-            ends = [task.result() for task in (reading, sending) if task.done() and not task.cancelled()]
-            end = ends[0] if ends else self.mailbox.closed
+            work = self._session.obey(wishes.decode(event, self._session.decoder))
+        except Closed as end:
+            self._writer.close(end.code, end.reason)
+        else:
+            if work is not None:
+                self._busy = True
+                self._work = self._protocol.spawn(self._do(work))
+
+    async def _do(self, work: Work) -> None:
+        try:
+            await work
+        except Closed as end:
+            self._writer.close(end.code, end.reason)
+        except Exception:
+            log.exception("a socket failed", request_id=self._request_id)
+            self._writer.close(1011, "internal error")
         finally:
-            for task in (sending, reading):
-                task.cancel()
-            await asyncio.gather(sending, reading, return_exceptions=True)
-            for task_id in self.joined:
-                self.services.connections.leave(task_id, self.mailbox)
-            self.services.feed.leave(self.mailbox)
-        if end is not None:
-            await close(self.socket, end)
+            self._done()
 
-    async def join(self, task_id: str, cursor: str | None) -> None:
-        """Watch a task. Raises `Closed` with the code that says why not."""
-        try:
-            position = Cursor.parse(cursor) if cursor else None
-        except ValueError as error:
-            raise Closed(4400, str(error)) from None
-        try:
-            async with asyncio.timeout(JOIN_TIMEOUT):
-                await self.services.connections.join(task_id, self.mailbox, position)
-        except UnknownTask:
-            raise Closed(4404, "no such task") from None
-        except (redis.RedisError, OSError, TimeoutError) as error:
-            log.warning("a watcher cannot be let in", task_id=task_id, error=str(error))
-            raise Closed(1013, "the progress store is away, try again") from None
-        self.joined.add(task_id)
+    def _done(self) -> None:
+        self._busy, self._work = False, None
+        if self._gone:
+            self._session.end()
+            return
+        while self._waiting and not self._busy:
+            self._hear(self._waiting.popleft())
+        if self._waiting is not None and not self._waiting:
+            self._waiting = None
+            self._protocol.release()
 
-    def leave(self, task_id: str) -> None:
-        """Watch a task no longer."""
-        if task_id in self.joined:
-            self.joined.discard(task_id)
-            self.services.connections.leave(task_id, self.mailbox)
+    def _lost(self, code: int) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        self._services.sockets -= 1
+        closed = self._writer.closed
+        access.info(
+            "request",
+            method="WS",
+            **self._session.names,
+            request_id=self._request_id,
+            code=code if closed is None else closed.code,
+            seconds=round(time.monotonic() - self._began, 4),
+        )
+        if self._work is not None:
+            self._work.cancel()
+        if not self._busy:
+            self._session.end()
 
-    async def obey(self, wish: Wish) -> None:
-        """Do what any socket may ask for."""
-        if isinstance(wish, Ping):
-            self.mailbox.tell("pong", b'{"type":"pong"}')
-        elif isinstance(wish, Rate):
-            if not 0 < wish.hz <= MAX_HZ:
-                raise Closed(4400, f"rate.hz must be above 0 and at most {MAX_HZ:g}")
-            self.mailbox.hz = wish.hz
 
-    async def _send(self) -> Closed | None:
+async def _converse(socket: WebSocket, session: Session, mailbox: Mailbox) -> None:
+    """Serve a session through plain `receive` and `send`, until either side ends it."""
+
+    async def send() -> Closed | None:
         try:
             while True:
-                for message in await self.mailbox.take():
-                    await self.socket.send_text(message.data.decode())
-                    if message.last and self.finishes:
+                for message in await mailbox.take():
+                    await socket.send_text(message.data.decode())
+                    if message.last and session.finishes:
                         return Closed(1000, "finished")
         except Closed as end:
             return end
         except (WebSocketDisconnect, RuntimeError):
             return None  # the client is gone: Starlette says so in either way
 
-    finishes = False
-    """Whether the end of a task ends the socket."""
-
-    async def _read(self) -> Closed | None:
+    async def read() -> Closed | None:
         try:
             while True:
-                message = await self.socket.receive()
+                message = await socket.receive()
                 if message["type"] == "websocket.disconnect":
                     return None
-                await self.obey(wishes.decode(message, self._decoder))
+                work = session.obey(wishes.decode(message, session.decoder))
+                if work is not None:
+                    await work
         except Closed as end:
             return end
 
-
-class TaskSession(Session):
-    """`/ws/task/{id}`: one task, closed with 1000 after its end."""
-
-    finishes = True
-
-    async def obey(self, wish: Wish) -> None:
-        if isinstance(wish, Cancel):
-            self.mailbox.tell("error", encode({"type": "error", "detail": "this hub cannot cancel tasks"}))
-        await super().obey(wish)
-
-
-class ManySession(Session):
-    """`/ws`: many tasks and the feed on one socket, which stays open when they end."""
-
-    async def obey(self, wish: Wish) -> None:
-        if isinstance(wish, Subscribe):
-            if len(self.joined | {task.id for task in wish.tasks}) > MAX_TASKS:
-                raise Closed(4400, f"one socket may watch at most {MAX_TASKS} tasks")
-            if wish.feed is not None:
-                await self._follow(wish.feed)
-            await self._subscribe_all(list({task.id: task for task in wish.tasks}.values()))
-        elif isinstance(wish, Unsubscribe):
-            for task in wish.tasks:
-                self.leave(task if isinstance(task, str) else task.id)
-            if wish.feed is not None:
-                self.services.feed.leave(self.mailbox)
-        await super().obey(wish)
-
-    async def _subscribe_all(self, tasks: list[Watched]) -> None:
-        """Some at a time, as fast as the client takes the answers: what it asked for is not held against it."""
-        for first in range(0, len(tasks), BATCH):
-            await self.mailbox.emptied()
-            joins = (self._subscribe(task) for task in tasks[first : first + BATCH])
-            # All of them, also when one fails: a join that goes on alone would never be left again.
-            for end in await asyncio.gather(*joins, return_exceptions=True):
-                if end is not None:
-                    raise end
-
-    async def _subscribe(self, task: Watched) -> None:
-        self.leave(task.id)
-        try:
-            await self.join(task.id, task.cursor)
-        except Closed as refusal:
-            if refusal.code == 1013:
-                raise
-            # One wrong task must not end the others' watch.
-            answer = {"type": "error", "task_id": task.id, "code": refusal.code, "detail": refusal.reason}
-            self.mailbox.tell("error", encode(answer))
-
-    async def _follow(self, feed: str) -> None:
-        if feed != "recent":
-            raise Closed(4400, f"there is no feed {feed[:32]!r}: the one there is is recent")
-        try:
-            async with asyncio.timeout(JOIN_TIMEOUT):
-                await self.services.feed.join(self.mailbox)
-        except TimeoutError:
-            raise Closed(1013, "the progress store is away, try again") from None
+    sending, reading = asyncio.create_task(send()), asyncio.create_task(read())
+    mailbox.on_overflow = sending.cancel  # it may wait on the very socket that does not take anything
+    try:
+        await asyncio.wait({sending, reading}, return_when=asyncio.FIRST_COMPLETED)
+        ends = [task.result() for task in (reading, sending) if task.done() and not task.cancelled()]
+        end = ends[0] if ends else mailbox.closed
+    finally:
+        for task in (sending, reading):
+            task.cancel()
+        await asyncio.gather(sending, reading, return_exceptions=True)
+    if end is not None:
+        await close(socket, end)
 
 
 async def close(socket: WebSocket, end: Closed) -> None:
@@ -182,40 +184,51 @@ async def close(socket: WebSocket, end: Closed) -> None:
     if socket.client_state is WebSocketState.CONNECTED and socket.application_state is WebSocketState.CONNECTED:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                # RFC 6455, 5.5: a control frame carries at most 125 bytes, 2 of them the code.
-                await socket.close(end.code, end.reason.encode()[:120].decode(errors="ignore"))
+                await socket.close(end.code, end.text)
 
 
-async def _serve(socket: WebSocket, kind: type[Session], decoder: Any) -> None:
+def _refusal(socket: WebSocket, services: Services) -> Closed | None:
+    """Why a socket may not watch at all."""
+    if not (origin_allowed(socket, services.settings) and host_allowed(socket, services.settings)):
+        return Closed(4403, "this origin is not allowed")
+    if services.sockets >= services.settings.max_sockets:
+        return Closed(4429, "too many sockets")
+    return None
+
+
+async def _serve(socket: WebSocket, kind: type[Session]) -> None:
     services: Services = socket.app.state.services
     offered = socket.scope.get("subprotocols", [])
     # Accepted even when it is refused a moment later: a browser is shown no close code before the handshake.
     await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    if not (origin_allowed(socket, services.settings) and host_allowed(socket, services.settings)):
-        await close(socket, Closed(4403, "this origin is not allowed"))
-        return
-    if services.sockets >= services.settings.max_sockets:
-        await close(socket, Closed(4429, "too many sockets"))
+    if refusal := _refusal(socket, services):
+        await close(socket, refusal)
         return
     services.sockets += 1
-    session = kind(socket, services, decoder)
+    protocol = socket.scope.get("extensions", {}).get(EXTENSION)
+    if protocol is not None:
+        await _Attached(protocol, services, kind).begin(socket)
+        return
+    mailbox = Mailbox()
+    session = kind(services, mailbox)
     try:
-        if kind is TaskSession:
-            await session.join(socket.path_params["task_id"], socket.query_params.get("cursor"))
-        await session.run()
-    except Closed as refusal:
-        await close(socket, refusal)
+        if work := session.begin(socket):
+            await work
+        await _converse(socket, session, mailbox)
+    except Closed as end:
+        await close(socket, end)
     except WebSocketDisconnect:
         return
     finally:
+        session.end()
         services.sockets -= 1
 
 
 async def task(socket: WebSocket) -> None:
     """`WS /ws/task/{id}`: snapshot, missed events, live events, then close 1000 after the terminal one."""
-    await _serve(socket, TaskSession, wishes.one)
+    await _serve(socket, TaskSession)
 
 
 async def many(socket: WebSocket) -> None:
     """`WS /ws`: subscribe and unsubscribe at will."""
-    await _serve(socket, ManySession, wishes.many)
+    await _serve(socket, ManySession)

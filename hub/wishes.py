@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from hub.mailbox import Closed
+from hub.backlog import Closed
 
 MAX_MESSAGE = 256 * 1024
 """Characters of a client's message."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from headway.events import Cursor, Envelope, State, decode
 from headway.store import Snapshot
-from hub.mailbox import Mailbox, Outgoing
+from hub.mailbox import Mailbox
+from hub.message import Message
 
 EPOCH = 1763650000000
 
@@ -73,10 +74,15 @@ class Publisher:
         return envelope
 
 
-def waiting(mailbox: Mailbox) -> list[Outgoing]:
+def payload_of(envelope: Envelope) -> bytes:
+    """As the publish script sends it."""
+    return b"%s %d %d %d\n%s" % (envelope.kind.encode(), *envelope[1:4], envelope.data)
+
+
+def waiting(mailbox: Mailbox) -> list[Message]:
     """What is due now; empty if nothing is. Call it without a running loop."""
 
-    async def take() -> list[Outgoing]:
+    async def take() -> list[Message]:
         taking = asyncio.ensure_future(mailbox.take())
         for _ in range(3):
             await asyncio.sleep(0)
@@ -133,7 +139,7 @@ class Watcher:
         self.restarts = 0
         """How often it was told that it cannot know what it missed."""
 
-    def read(self, messages: list[Outgoing]) -> None:
+    def read(self, messages: list[Message]) -> None:
         """Take messages in; AssertionError for a broken promise."""
         for message in messages:
             event = decode(message.data)

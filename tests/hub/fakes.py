@@ -13,7 +13,7 @@ from headway.events import Cursor, Envelope
 from headway.store import Snapshot
 from hub.connections import Connections
 from hub.link import Listener
-from tests.hub.envelopes import Publisher
+from tests.hub.envelopes import Publisher, payload_of
 
 
 @dataclasses.dataclass
@@ -108,7 +108,7 @@ class Server:
         task_id, envelope = self.channel.popleft()
         listener = self.subscribed.get(keys.of(task_id).channel)
         if listener is not None:
-            listener.received(b"%s %d %d %d\n%s" % (envelope.kind.encode(), *envelope[1:4], envelope.data))
+            listener.received(payload_of(envelope))
 
     def cut(self) -> None:
         """The link breaks: what is on its way is lost."""

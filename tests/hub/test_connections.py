@@ -9,8 +9,9 @@ import redis
 
 from headway.events import Cursor, State
 from hub import connections
+from hub.backlog import Closed
 from hub.connections import LINGER, UnknownTask
-from hub.mailbox import Closed, Mailbox
+from hub.mailbox import Mailbox
 from tests.hub.envelopes import Clock, Publisher, Watcher
 from tests.hub.fakes import Server, settle
 

@@ -6,8 +6,9 @@ import pytest
 
 from headway.events import Cursor, State, decode
 from hub.mailbox import Mailbox
-from hub.rooms import MAX_WAITING, RECENT, Room, Verdict
-from tests.hub.envelopes import Publisher, Watcher, waiting
+from hub.past import RECENT
+from hub.rooms import MAX_WAITING, Room, Verdict
+from tests.hub.envelopes import Publisher, Watcher, payload_of, waiting
 
 
 def loaded(task: Publisher, since: Cursor | None = None) -> Room:
@@ -89,7 +90,7 @@ def test_progress_lost_before_a_log_line_is_told(task: Publisher) -> None:
     assert room.sync(task.snapshot(room.cursor), room.cursor)
     watcher.read(waiting(watcher.mailbox))
     assert [seq for _, seq in watcher.seen] == [3, 4, 5]
-    assert watcher.state["percent"] == decode(room.snapshot()).percent == 66
+    assert watcher.state["percent"] == decode(room.snapshot().data).percent == 66
 
 
 def test_what_cannot_be_told_is_said(task: Publisher) -> None:
@@ -202,7 +203,7 @@ def test_the_snapshot_is_the_newest_state(task: Publisher) -> None:
     room = loaded(task)
     room.feed(task.progress(42))
     room.feed(task.said("chatter"))
-    event = decode(room.snapshot(recovered=True))
+    event = decode(room.snapshot(recovered=True).data)
     assert (event.type, event.state, event.percent, event.seq, event.prev) == ("snapshot", "PROGRESS", 42, 4, 4)
     assert event.message is None
     assert event.recovered is True
@@ -214,7 +215,7 @@ def test_a_task_id_cannot_confuse_the_snapshot() -> None:
     task.became(State.STARTED)
     room = loaded(task)
     room.feed(task.progress(7))
-    event = decode(room.snapshot())
+    event = decode(room.snapshot().data)
     assert (event.task_id, event.attempt, event.state, event.percent) == (task.task_id, 1, "PROGRESS", 7)
 
 
@@ -229,3 +230,68 @@ def test_after_the_end_a_snapshot_is_all() -> None:
     (message,) = waiting(mailbox)
     assert message.last
     assert decode(message.data).result == {"rows": 3}
+
+
+def test_a_snapshot_before_missed_events_is_no_place_to_resume(task: Publisher) -> None:
+    """Resuming from it would pass over what follows it; the end is with the last missed event."""
+    room = loaded(task)
+    mailbox = Mailbox()
+    room.feed(task.said())
+    room.feed(task.became(State.SUCCESS))
+    assert room.admit(mailbox, Cursor(task.epoch, 2))
+    messages = waiting(mailbox)
+    assert [message.cursor and message.cursor.seq for message in messages] == [None, 3, 4]
+    assert [message.last for message in messages] == [False, False, True]
+
+
+def test_many_who_join_share_one_snapshot(task: Publisher) -> None:
+    """It is made once, and made anew when something has happened."""
+    room = loaded(task)
+    first, second, third = Mailbox(), Mailbox(), Mailbox()
+    room.admit(first, None)
+    room.admit(second, None)
+    room.feed(task.progress(7))
+    room.admit(third, None)
+    (one, _), (two, _), (three,) = waiting(first), waiting(second), waiting(third)
+    assert one is two
+    assert three.seq == 3
+
+
+def test_who_is_ahead_passes_over_a_lost_life(task: Publisher) -> None:
+    """A watcher that the store has told of a new epoch hears nothing of the old one, which the room is still in."""
+    room = loaded(task)
+    new = Publisher(epoch=task.epoch + 1)
+    new.became(State.STARTED)
+    watcher = Watcher()
+    watcher.cursor = Cursor(task.epoch, 1)
+    room.admit_from(watcher.mailbox, watcher.cursor, new.snapshot(watcher.cursor))
+    room.feed(task.said("too late"))
+    assert [message.type for message in waiting(watcher.mailbox)] == ["snapshot"]
+    assert room.sync(new.snapshot(room.cursor), room.cursor)
+    room.feed(new.said("news"))
+    assert [message.type for message in waiting(watcher.mailbox)] == ["snapshot", "log"]
+
+
+def test_who_was_dismissed_hears_nothing(task: Publisher) -> None:
+    """Also one that was ahead; twice is harmless."""
+    room = loaded(task)
+    watcher = joined(room)
+    for _ in range(2):
+        room.dismiss(watcher.mailbox)
+    room.feed(task.said())
+    assert waiting(watcher.mailbox) == []
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\n", b"p", b"hello", b"p 1 2\n{}", b"p 1763650000000 x 2\n{}", b"q 1 2 3\n{}", b"n 1 2\n", b"n a b c\n"],
+)
+def test_what_is_no_event_is_ignored(task: Publisher, payload: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever somebody publishes on the channel: a line in the log, and the watch goes on."""
+    room = loaded(task)
+    watcher = joined(room)
+    room.received(payload)
+    assert waiting(watcher.mailbox) == []
+    assert "ignored on the channel of task t1" in caplog.text
+    room.received(payload_of(task.progress()))
+    assert [message.type for message in waiting(watcher.mailbox)] == ["progress"]

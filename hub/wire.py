@@ -1,0 +1,290 @@
+"""The last step of an event's way: from a room to the sockets.
+
+Frames from a server are not masked (RFC 6455, 5.1), so an event that was framed once is written as it is to every
+socket. uvicorn's WebSocket protocol goes on to do what it does well: the handshake, ping and pong, the closing
+handshake. What changes once the app has taken a socket over with `attach()`: the app writes frames through a `Writer`,
+hears the client through a plain method call, and its endpoint returns. No coroutine, queue or scope is kept for a
+socket that only listens; most of the memory of one goes with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, cast
+
+from starlette.types import Scope
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+from websockets.protocol import State
+
+from hub.backlog import Backlog, Closed
+from hub.message import Message
+
+EXTENSION = "headway.wire"
+"""Where an app finds its socket's protocol: in `scope["extensions"]`, when the server speaks it."""
+SEND_BUFFER = 32 * 1024
+"""Bytes the kernel holds for one client (Linux doubles it for its own use). What lies there is sent, however old."""
+WRITE_LIMIT = 64 * 1024
+"""Bytes that wait in the transport; beyond that a watcher's progress is conflated until it drains to a quarter."""
+CHUNK = 32 * 1024
+"""Bytes of a backlog that are handed over at once."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds a client has to answer a close, and to take what was sent before it; then it is cut off."""
+
+
+class Listener(Protocol):
+    """Who has taken a socket over."""
+
+    def heard(self, event: dict[str, Any]) -> None:
+        """`websocket.receive` and, once or more, `websocket.disconnect`, as ASGI has them."""
+
+    def told(self, message: Message) -> None:
+        """The last message of a task has been written."""
+
+
+class Writer(Backlog):
+    """Sends one socket its messages: straight through, or, when it takes none, what its backlog makes of them."""
+
+    __slots__ = ("_empty", "_paused", "_protocol", "_through", "_timer", "_transport", "listener")
+
+    def __init__(self, protocol: WireProtocol, listener: Listener) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self._transport = protocol.transport
+        self.listener = listener
+        self._timer: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Event | None = None
+        self._paused = False
+        self._through = True
+        """Whether a message may be written as it comes: the usual case, and the one that has to be cheap."""
+
+    def push(self, message: Message) -> None:
+        if self._through:
+            self._transport.write(message.frame)
+            if message.last:
+                self.listener.told(message)
+        else:
+            super().push(message)
+
+    def open(self, snapshot: Message, missed: Sequence[Message] = ()) -> None:
+        if self._through and not missed:
+            self.push(snapshot)
+        else:
+            super().open(snapshot, missed)
+
+    def tell(self, message: Message) -> None:
+        if self._through:
+            self._transport.write(message.frame)
+        else:
+            super().tell(message)
+
+    async def emptied(self) -> None:
+        """Wait until nothing waits that must arrive: whoever asks for more paces itself with this."""
+        if self.urgent and self._closed is None:
+            if self._empty is None:
+                self._empty = asyncio.Event()
+            await self._empty.wait()
+
+    def pause(self) -> None:
+        """The transport's buffer is full."""
+        self._paused = True
+        self._through = False
+
+    def resume(self) -> None:
+        """The transport's buffer has drained."""
+        self._paused = False
+        self._flush()
+
+    def gone(self) -> None:
+        """The connection is lost: nothing is written any more."""
+        self._paused = True
+        self.close(1006, "gone")
+        self._clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arrived(self) -> None:
+        self._through = False
+        if not self._paused:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what is due, as far as the transport takes it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        loop = self._protocol.loop
+        if self._queue and (pause := self._pause(loop.time())):
+            self._timer = loop.call_later(pause, self._flush)
+            return
+        progress = False
+        while self._queue and not self._paused:
+            progress |= self._write_some()
+        if self._paused:
+            return
+        self._clear()
+        if progress:
+            self._sent_progress(loop.time())
+        if self._closed is not None:
+            self._protocol.finish(self._closed)
+        else:
+            self._through = self._hz is None
+
+    def _write_some(self) -> bool:
+        """One chunk, in one write; whether there was progress in it."""
+        messages: list[Message] = []
+        size = 0
+        while self._queue and size < CHUNK:
+            messages.append(self._pop())
+            size += len(messages[-1].frame)
+        self._transport.write(b"".join([message.frame for message in messages]))
+        for message in messages:
+            if message.last:
+                self.listener.told(message)  # not before it is written: the listener may close
+        return any(message.type == "progress" for message in messages)
+
+    def _emptied(self) -> None:
+        if self._empty is not None:
+            self._empty.set()
+            self._empty = None
+
+    def _overflowed(self) -> None:
+        if self._closed is not None:
+            self._protocol.finish(self._closed)  # behind what the transport holds, and with a time limit
+
+
+class WireProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, which lets an app take a socket over."""
+
+    writer: Writer | None = None
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            self.scope["extensions"][EXTENSION] = cast("dict[object, object]", self)
+
+    def attach(self, writer: Writer) -> None:
+        """Take the accepted socket over: from now on it is written through the writer and heard by its listener.
+
+        The endpoint may return; the socket stays open until one side closes it.
+        """
+        _bound(self.transport)
+        self.writer = writer
+        before, self.queue = self.queue, cast("asyncio.Queue[Any]", _Ear(writer.listener))
+        if self.read_paused:
+            self.transport.resume_reading()
+        self.read_paused = True  # uvicorn pauses after each message unless it thinks it has; a listener takes them all
+        while not before.empty():
+            writer.listener.heard(cast("dict[str, Any]", before.get_nowait()))
+
+    def hold(self) -> None:
+        """Read nothing for now: the client has asked for more than has been done."""
+        self.held = True
+        self.transport.pause_reading()
+
+    def release(self) -> None:
+        """Read again."""
+        self.held = False
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    held = False
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run what a client has asked for; the server waits for it at the end, as it does for endpoints."""
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def finish(self, end: Closed) -> None:
+        """Close, after what has been written."""
+        if self.conn.state is not State.OPEN or self.transport.is_closing():
+            return
+        self.conn.send_close(end.code, end.text)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        if self.writer is None:
+            super().pause_writing()
+        else:
+            self.writer.pause()
+
+    def resume_writing(self) -> None:
+        if self.writer is None:
+            super().resume_writing()
+        else:
+            self.writer.resume()
+
+    def keepalive_timeout(self) -> None:
+        """No pong in time. With bytes that the client does not take, a close could wait for ever behind them."""
+        self.pong_timer = None
+        if self.held:  # it may well have answered: we have not looked
+            self.schedule_ping()
+        elif self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().keepalive_timeout()
+
+    def shutdown(self) -> None:
+        if self.handshake_complete and self.conn.state is not State.OPEN:
+            self.transport.close()  # uvicorn would send a second close
+        else:
+            super().shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.writer is not None:
+            # Nothing refers to itself any more: all of it goes now, and not at some later garbage collection.
+            self.writer.gone()
+            self.writer = None
+            del self.queue
+
+    async def run_asgi(self) -> None:
+        """As uvicorn's, but that a socket which has been taken over stays open when the endpoint returns."""
+        try:
+            await self.app(cast("Scope", self.scope), self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except BaseException:
+            self.logger.exception("Exception in ASGI application\n")
+            self.send_500_response()
+            self.transport.close()
+        else:
+            self._returned()
+
+    def _returned(self) -> None:
+        if self.writer is not None and not self.disconnected:
+            # What only the handshake and the endpoint needed.
+            del self.scope, self.request, self.response
+        elif not self.handshake_complete:
+            self.logger.error("ASGI callable returned without completing handshake.")
+            self.send_500_response()
+            self.transport.close()
+        elif self.close_timer is None:
+            self.transport.close()
+
+
+class _Ear:
+    """Stands where uvicorn puts what an endpoint would receive."""
+
+    __slots__ = ("_listener",)
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def put_nowait(self, event: dict[str, Any]) -> None:
+        self._listener.heard(event)
+
+
+def _bound(transport: asyncio.Transport) -> None:
+    """A client that reads slowly shall find news in what it reads, and not what has lain in the kernel for minutes."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
