@@ -21,7 +21,7 @@ from bench.measure import medians
 from bench.publish import valkey
 from deploy.server import free_port, port_is_free
 from headway.events import Amount, Report, State
-from headway.store import Store
+from headway.store import Details, Store
 
 ROOT = Path(__file__).parent.parent
 TASK = "bench-poll"
@@ -57,7 +57,7 @@ def _begin(url: str) -> None:
     """One task that runs, as Headway's store and as Celery's result backend have it."""
     with redis.Redis.from_url(url) as client:
         store = Store(client)
-        details = {"task": "bench", "queue": "celery", "created_at": time.time(), "args": b'{"rows": 1000}'}
+        details: Details = {"task": "bench", "queue": "celery", "created_at": time.time(), "args": b'{"rows": 1000}'}
         started = Report(type="state", state=State.STARTED, ts=time.time(), amount=Amount())
         store.publish(TASK, started, attempt="+", details=details)
         amount = Amount(420, 1000, "rows")
