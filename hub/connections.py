@@ -37,6 +37,7 @@ class Channels(Protocol):
 
     async def subscribe(self, channel: str, listener: Listener) -> None: ...
     async def unsubscribe(self, channel: str, listener: Listener) -> None: ...
+    def hears(self, channel: str) -> bool: ...
 
 
 class Reader(Protocol):
@@ -89,6 +90,13 @@ class Connections:
         finally:
             place.entering -= 1
             self._linger(place)
+
+    def room(self, task_id: str) -> Room | None:
+        """The room of a task that is watched here, if it can say where the task stands; else None."""
+        place = self._open.get(task_id)
+        if place is None or not place.room.current or not self._channels.hears(place.channel):
+            return None
+        return place.room
 
     def ended_at(self, task_id: str) -> Cursor | None:
         """The cursor of a watched task's end; None while it has not ended."""

@@ -86,6 +86,11 @@ class Link:
                 self._give_up(name)
             self._send(b"SUNSUBSCRIBE", name)
 
+    def hears(self, channel: str) -> bool:
+        """Whether what is published there arrives: not before the acknowledgement, nor during a break."""
+        name = channel.encode()
+        return self.connected.is_set() and name in self._listeners and name not in self._asked
+
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
         clock = asyncio.get_running_loop().time

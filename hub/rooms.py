@@ -46,6 +46,7 @@ class Room:
         self.syncing = True
         """Whether events wait until the store has been read."""
         self.circumstances = Circumstances()
+        self._forgotten = False
         self._doubtful = doubtful
         self._epoch = self._kept = b""
         """As the routing line of an event has them."""
@@ -67,6 +68,11 @@ class Room:
     def loaded(self) -> bool:
         """Whether the task's state is known."""
         return self.epoch > 0
+
+    @property
+    def current(self) -> bool:
+        """Whether the room can say by itself where the task stands."""
+        return self.loaded and not self.syncing and not self._forgotten
 
     def received(self, payload: bytes) -> None:
         """A message of the channel."""
@@ -135,6 +141,7 @@ class Room:
             for member in tuple(self.members):
                 member.open(self.snapshot(recovered=False))
         self.circumstances.synced(snapshot)
+        self._forgotten = False
         return self._catch_up()
 
     def doubt(self) -> None:
@@ -143,6 +150,7 @@ class Room:
 
     def lost(self) -> bool:
         """The store does not know the task any more: stay as it is until somebody speaks of it again."""
+        self._forgotten = True
         return self._catch_up()
 
     def admit(self, member: Backlog, cursor: Cursor | None) -> bool:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -132,6 +133,27 @@ async def test_a_subscription_is_acknowledged(link: Link, publisher: redis.Redis
     await until(lambda: len(ear.heard) == 100)
     assert ear.heard == [b"%d" % number for number in range(100)]
     assert ear.restorations == 0
+
+
+async def test_a_channel_is_heard_from_its_acknowledgement_on(redis_url: str, channel: str) -> None:
+    """And not while the link is broken, until it is acknowledged again."""
+    port = urlsplit(redis_url).port or 0
+    proxy = Proxy(port)
+    await proxy.start()
+    async with linked(redis_url.replace(f":{port}/", f":{proxy.port}/")) as link:
+        ear = Ear()
+        subscribing = asyncio.create_task(link.subscribe(channel, ear))
+        await asyncio.sleep(0)
+        assert not link.hears(channel)
+        await subscribing
+        assert link.hears(channel)
+        proxy.cut()
+        await until(lambda: not link.hears(channel))
+        await until(lambda: link.hears(channel))
+        assert ear.restorations == 1
+        await link.unsubscribe(channel, ear)
+        assert not link.hears(channel)
+    await proxy.stop()
 
 
 async def test_nothing_is_heard_after_unsubscribing(link: Link, publisher: redis.Redis, channel: str) -> None:

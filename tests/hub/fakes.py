@@ -60,6 +60,10 @@ class Server:
         if self.subscribed.get(channel) is listener:
             del self.subscribed[channel]
 
+    def hears(self, channel: str) -> bool:
+        """As the link does."""
+        return self.up and channel in self.subscribed
+
     async def read(self, task_id: str, since: Cursor | None = None) -> Snapshot | None:
         """As the store does."""
         self.counts["read"] += 1

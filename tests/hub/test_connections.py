@@ -280,6 +280,46 @@ def test_a_room_keeps_trying_and_stops_when_nobody_watches(task: Publisher) -> N
     Clock.run(work)
 
 
+def test_a_room_speaks_for_its_task_only_while_it_hears_it(task: Publisher) -> None:
+    """Not before it is loaded, not while the link is broken or the store is read again, not once that has lost it."""
+
+    async def work() -> None:
+        server = Server(task)
+        manager, mailbox = server.connections, Mailbox()
+        joining = asyncio.ensure_future(manager.join("t1", mailbox))
+        await settle()
+        server.acknowledge()
+        await settle()
+        assert manager.room("t1") is None
+        server.serve()
+        server.reply()
+        await joining
+        room = manager.room("t1")
+        assert room is not None
+        assert room.cursor == task.cursor
+        server.cut()
+        assert manager.room("t1") is None
+        server.mend()
+        await settle()
+        assert manager.room("t1") is None
+        server.serve()
+        server.reply()
+        await settle()
+        assert manager.room("t1") is room
+        del server.tasks["t1"]
+        server.cut()
+        server.mend()
+        await settle()
+        server.serve()
+        server.reply()
+        await settle()
+        assert manager.room("t1") is None
+        assert manager.room("t2") is None
+        await manager.aclose()
+
+    Clock.run(work)
+
+
 def test_garbage_in_the_store_is_told(task: Publisher, caplog: pytest.LogCaptureFixture) -> None:
     """A room that cannot be read closes its watchers, and the next one begins anew."""
 
