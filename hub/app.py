@@ -31,8 +31,8 @@ CONNECTIONS = 64
 """Connections to Redis beside the link's, at most; whoever asks for one more waits for its turn."""
 
 routes = [
+    Route("/tasks/{task_id}", polling.show),  # first, as it is asked for most
     Route("/tasks", submit.submit, methods=["POST"]),
-    Route("/tasks/{task_id}", polling.show),
     Route("/tasks/{task_id}/events", sse.events),
     Route("/tasks/{task_id}/result", api.result),
     Route("/uploads", uploads.create, methods=["POST"]),

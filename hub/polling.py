@@ -38,7 +38,7 @@ async def show(request: Request) -> Response:
     if match := _WAIT.search(request.headers.get("prefer", "")):
         wait = min(float(match[1]), MAX_WAIT)
         headers["Preference-Applied"] = f"wait={wait:.0f}"
-        await _newer(services, task_id, cursor or _position(tags[0])[0], wait)
+        await _newer(services, task_id, (cursor, None) if cursor else _position(tags[0]), wait)
     present, body = await _present(services, task_id, tags, cursor)
     headers["ETag"] = f'"{present}"'
     if body is None:
@@ -120,16 +120,23 @@ def _position(text: str) -> tuple[Cursor | None, int]:
         return None, 0
 
 
-async def _newer(services: Services, task_id: str, known: Cursor | None, wait: float) -> None:
-    """Return when the task stands elsewhere than at `known`, or has ended, or after `wait` seconds."""
+async def _newer(services: Services, task_id: str, known: tuple[Cursor | None, int | None], wait: float) -> None:
+    """Return when the task stands elsewhere than at `known`, or has ended, or after `wait` seconds.
+
+    `known` are cursor and revision. A new revision is no event to wait for, but one that is there already is news.
+    """
+    cursor, rev = known
     mailbox = Mailbox()
     await join(services, task_id, mailbox, None)
     services.polls.add(mailbox)
     try:
+        room = services.connections.room(task_id)
+        if room is not None and rev is not None and room.circumstances.rev != rev:
+            return
         async with asyncio.timeout(wait):
             while True:
                 for message in await mailbox.take():
-                    if message.last or known is None or message.cursor != known:
+                    if message.last or cursor is None or message.cursor != cursor:
                         return
     except (TimeoutError, Closed):
         return

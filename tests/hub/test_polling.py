@@ -110,6 +110,15 @@ async def test_prefer_wait_gives_up_in_time_and_leaves_nothing(hub: Hub, task: T
     assert not hub.services.connections._open[task.id].room.members  # noqa: SLF001
 
 
+async def test_prefer_wait_returns_at_once_for_a_new_revision(hub: Hub, task: Task) -> None:
+    """The client's ETag is old already, though nothing has happened since."""
+    etag = (await hub.client.get(f"/tasks/{task.id}")).headers["ETag"]
+    task.sends("child")
+    headers = {"Prefer": "wait=20", "If-None-Match": etag}
+    answer = await asyncio.wait_for(hub.client.get(f"/tasks/{task.id}", headers=headers), 5)
+    assert answer.json()["children"] == ["child"]
+
+
 async def test_wait_is_at_most_30_seconds(hub: Hub, task: Task) -> None:
     """What was applied is said."""
     answer = await hub.client.get(f"/tasks/{task.id}", headers={"Prefer": "wait=9999"})
