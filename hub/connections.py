@@ -54,7 +54,7 @@ class _Open:
     """A room with its subscription."""
 
     def __init__(self, manager: Connections, task_id: str) -> None:
-        self.room = Room(task_id, lambda: manager.resync(self))
+        self.room = Room(task_id, lambda: manager.resync(self), asyncio.get_running_loop().call_soon)
         self.channel = keys.of(task_id).channel
         self.entering = 0
         self.opening: asyncio.Task[None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -17,6 +17,7 @@ from headway.events import NOTE, Cursor, Envelope, Note
 from headway.store import Snapshot
 from hub.backlog import Backlog
 from hub.circumstances import Circumstances
+from hub.crowd import SLICE, Crowd
 from hub.message import Message, frame
 from hub.past import Past, missed_by, unbroken
 
@@ -36,9 +37,17 @@ class Verdict(enum.Enum):
 
 
 class Room:
-    """One watched task. It listens to the task's channel itself; `doubtful` is called when the store has to be read."""
+    """One watched task, which listens to the task's channel itself.
 
-    def __init__(self, task_id: str, doubtful: Callable[[], None] = lambda: None) -> None:
+    `doubtful` is called when the store has to be read; `soon` calls back when others have had their turn.
+    """
+
+    def __init__(
+        self,
+        task_id: str,
+        doubtful: Callable[[], None] = lambda: None,
+        soon: Callable[[Callable[[], None]], object] = lambda call: call(),
+    ) -> None:
         self.task_id = task_id
         self.members: set[Backlog] = set()
         self.epoch = self.seq = self.kept = 0
@@ -54,7 +63,8 @@ class Room:
         self._latest: Message | None = None
         self._snapshots: dict[bool | None, Message] = {}
         self._ahead: dict[Backlog, tuple[int, int]] = {}
-        """Members that know more than the room, as the store had told them before the channel did: up to where."""
+        """Members that know more than what comes next, as the store or a snapshot has told them: up to where."""
+        self._crowd = Crowd(self._push, soon)
         self._past = Past()
         self._waiting: list[Envelope] = []
         self._overrun = False
@@ -92,7 +102,7 @@ class Room:
                         seq=seq,
                         prev=self.kept,
                     )
-                    if self._ahead:
+                    if len(self.members) > SLICE or self._ahead or self._crowd:
                         self._deliver(message)
                     else:
                         for member in self.members:
@@ -137,9 +147,7 @@ class Room:
                 self._apply(envelope)
         else:
             self._adopt(snapshot, None)
-            self._ahead.clear()
-            for member in tuple(self.members):
-                member.open(self.snapshot(recovered=False))
+            self._restart(tuple(self.members))
         self.circumstances.synced(snapshot)
         self._forgotten = False
         return self._catch_up()
@@ -210,6 +218,8 @@ class Room:
 
     def _open(self, member: Backlog, snapshot: Message, missed: Sequence[Message]) -> None:
         self.members.add(member)
+        if self._crowd:
+            self._ahead[member] = (snapshot.epoch, snapshot.seq)  # what is still being delivered is in its snapshot
         if missed:
             # Nobody may resume from a snapshot that missed events follow: they would be passed over.
             snapshot = msgspec.structs.replace(snapshot, epoch=0, last=False)
@@ -243,12 +253,31 @@ class Room:
         self._deliver(message)
 
     def _deliver(self, message: Message) -> None:
-        for member in tuple(self.members):
+        members = tuple(self.members)
+        if len(members) <= SLICE and not self._crowd:
+            self._push(message, members)
+        elif not self._crowd.deliver(message, members):
+            # Far more comes than can be delivered: nobody is told half of it as if it were all.
+            self._restart(members)
+
+    def _restart(self, members: Sequence[Backlog]) -> None:
+        """Tell watchers where the task stands, and that what they have missed cannot be told."""
+        self._crowd.clear()
+        self._ahead.clear()
+        self._crowd.deliver(self.snapshot(recovered=False), members)
+
+    def _push(self, message: Message, members: Iterable[Backlog]) -> None:
+        for member in members:
+            if member not in self.members:
+                continue  # it has left since the event came
             if member in self._ahead:
                 if (message.epoch, message.seq) <= self._ahead[member]:
                     continue
                 del self._ahead[member]
-            member.push(message)
+            if message.type == "snapshot":
+                member.open(message)
+            else:
+                member.push(message)
 
     def _catch_up(self) -> bool:
         self.syncing = False

@@ -6,12 +6,14 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 import redis
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from headway.events import Cursor, State
+from hub import crowd, rooms
 from hub.connections import LINGER
 from hub.mailbox import Mailbox
 from tests.hub.envelopes import Clock, Publisher, Watcher, waiting
@@ -205,10 +207,25 @@ class Rooms(RuleBasedStateMachine):
         Clock.run(self.server.connections.aclose)
 
 
-Rooms.TestCase.settings = settings(
+class Crowds(Rooms):
+    """The same, with every watcher a slice of its own: joins and ends fall between two of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        for module in (crowd, rooms):
+            self.patch.setattr(module, "SLICE", 1)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.patch.undo()
+
+
+Rooms.TestCase.settings = Crowds.TestCase.settings = settings(
     max_examples=150,
     stateful_step_count=40,
     deadline=None,
     phases=[Phase.reuse, Phase.generate],  # the steps of a failure are readable as they are; shrinking takes minutes
 )
 test_rooms = Rooms.TestCase
+test_crowds = Crowds.TestCase
