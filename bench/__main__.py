@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import fanout, plot, publish, targets, track
+from bench import fanout, plot, polling, publish, targets, track
 from bench.nchan import NchanMemory, NchanRedis
 from bench.servers import CACHE, ROOT, Floor, Headway, Node, PeerError, Server, Stage, Starlette
 from deploy.postgres import Postgres
@@ -33,7 +33,7 @@ SPARE = 500
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser("python -m bench", description="Measure Headway beside its peers.")
-    parts = (*fanout.PARTS, "publish", "track")
+    parts = (*fanout.PARTS, "polling", "publish", "track")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(parts)} (default: all)")
     parser.add_argument("--save-plot", type=Path, default=CACHE / "benchmarks.svg", help="default: %(default)s")
     options = parser.parse_args()
@@ -83,19 +83,21 @@ def present(servers: list[Server]) -> tuple[list[Server], list[str]]:
     return there, notes
 
 
-def sockets(parts: list[str], *, quick: bool) -> fanout.Measured:
-    """Everything that needs servers with open sockets."""
+def sockets(parts: list[str], *, quick: bool) -> tuple[targets.Results, list[str]]:
+    """Everything that needs servers with open sockets: the figures, and what is to be said beside them."""
     if sys.platform != "linux":
-        return fanout.Measured({}, ["fan-out is measured on Linux only: it reads the kernel's accounts in /proc"])
+        return {}, ["fan-out is measured on Linux only: it reads the kernel's accounts in /proc"]
     plan, limit = fanout.QUICK if quick else fanout.Plan(), raised_limit()
-    notes = []
+    servers, notes = present([Headway(), NchanRedis(), Node(), Starlette(), NchanMemory(), Floor()])
     if limit < plan.crowd + SPARE:
         plan = plan._replace(crowd=limit - SPARE)
         notes.append(f"only {plan.crowd:,} sockets instead of {fanout.CROWD:,}: ulimit -Hn is {limit:,}")
-    servers, missing = present([Headway(), Starlette(), Node(), NchanRedis(), NchanMemory(), Floor()])
     with staged() as stage:
-        measured = fanout.measure(servers, stage, plan, parts)
-    return fanout.Measured(measured.results, [*notes, *missing, *measured.notes])
+        measurement = fanout.Measurement(servers, stage, plan)
+        for part in fanout.PARTS:
+            if part in parts:
+                measurement.run(part)
+    return measurement.results, [*notes, *measurement.notes]
 
 
 def main() -> None:
@@ -106,8 +108,9 @@ def main() -> None:
     results: targets.Results = {}
     notes: list[str] = []
     if set(options.parts) & set(fanout.PARTS):
-        measured = sockets(options.parts, quick=quick)
-        results, notes = measured.results, measured.notes
+        results, notes = sockets(options.parts, quick=quick)
+    if "polling" in options.parts:
+        results |= polling.measure(*((0.5, 1) if quick else (2.0, 3)))
     if "publish" in options.parts:
         results |= publish.measure(2_000 if quick else 10_000, 3 if quick else 9)
     if "track" in options.parts:

@@ -22,21 +22,24 @@ from headway import keys
 from headway.events import Amount, Report, State
 from headway.store import KEEP, Store, source
 
-TICK = 0.001
-"""Seconds between two looks at the clock."""
+TICK = (0.0002, 0.001)
+"""Seconds between two looks at the clock, at least and at most. Events come as evenly as the clock allows: workers know
+nothing of each other, so that a burst would be the benchmark's own."""
 BURSTS = 200
 """A burst is at most this part of a second's events, also after a pause of the machine: nobody is flooded."""
 PATIENCE = 10.0
 """Seconds for the server's last answers."""
 TOTAL = 1_000_000
 
-TASK = "%08d-6f1c-4a51-9d3b-2f8c5e7a9b10"
-"""A task id of the length that Celery gives it, by number."""
-
 STATUS = re.compile(rb"HTTP/1\.1 (\d)")
 
 Encode = Callable[[int, int, float], bytes]
 """The command that publishes the n-th event of a task: task number, n, Unix seconds."""
+
+
+def named(server: str) -> str:
+    """The task ids of a server, as long as Celery's, with a %d for the number: no server hears another one's events."""
+    return f"%08d-6f1c-4a51-9d3b-{hashlib.sha1(server.encode(), usedforsecurity=False).hexdigest()[:12]}"
 
 
 def due(elapsed: float, rate: float, sent: int, total: int) -> int:
@@ -55,14 +58,14 @@ MESSAGE = b'"importing rows"'
 PACE = b'"rate":812.3,"eta":0.71'
 
 
-def event(task: int, number: int, ts: float) -> bytes:
+def event(task_id: bytes, number: int, ts: float) -> bytes:
     """The n-th progress event of a task, n counted from 1: what watchers of any server are sent."""
     members, percent = amount(number)
     seq = number + 1  # the start was the first
     return (
         b'{"v":1,"type":"progress","task_id":"%b","cursor":"1763650000000-%d","seq":%d,"prev":1,"attempt":1,'
         b'"state":"PROGRESS",%b,"percent":%b,"message":%b,%b,"stalled":false,"ts":%.6f}'
-        % ((TASK % task).encode(), seq, seq, members, percent, MESSAGE, PACE, ts)
+        % (task_id, seq, seq, members, percent, MESSAGE, PACE, ts)
     )
 
 
@@ -76,17 +79,22 @@ def packed(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + bulk(*words)
 
 
-def published(task: int, number: int, ts: float) -> bytes:
-    """PUBLISH, on the channel of the tutorials."""
-    return packed(b"PUBLISH", b"task:" + (TASK % task).encode(), event(task, number, ts))
+def published(names: str) -> Encode:
+    """PUBLISH, on the channels of the tutorials."""
+
+    def command(task: int, number: int, ts: float) -> bytes:
+        task_id = (names % task).encode()
+        return packed(b"PUBLISH", b"task:" + task_id, event(task_id, number, ts))
+
+    return command
 
 
-def scripted(tasks: int) -> Encode:
+def scripted(names: str, tasks: int) -> Encode:
     """The store's `publish` script, the constant part of each task's command made beforehand."""
     sha = hashlib.sha1(source("publish").encode(), usedforsecurity=False).hexdigest().encode()
     heads = []
     for task in range(tasks):
-        name = TASK % task
+        name = names % task
         script = bulk(b"EVALSHA", sha, b"5", *(key.encode() for key in keys.of(name)[:5]))
         heads.append(b"*23\r\n" + script + bulk(b'"%b"' % name.encode(), b"progress", b"PROGRESS", b"1", b""))
     tail = bulk(MESSAGE, PACE, b"", *(b"%d" % limit for limit in KEEP))
@@ -98,13 +106,13 @@ def scripted(tasks: int) -> Encode:
     return command
 
 
-def begin_all(url: str, tasks: int) -> None:
+def begin_all(url: str, names: str, tasks: int) -> None:
     """Start the tasks, so that there is something to watch."""
     with redis.Redis.from_url(url) as client:
         store = Store(client)
         for task in range(tasks):
             started = Report(type="state", state=State.STARTED, ts=time.time(), amount=Amount())
-            store.publish(TASK % task, started, attempt="+")
+            store.publish(names % task, started, attempt="+")
 
 
 class RedisLane:
@@ -159,6 +167,7 @@ class Publisher:
     def run(self, rate: float, seconds: float) -> int:
         """Publish for a while; how many events that were. All of them have been answered when it returns."""
         total = int(rate * seconds)
+        tick = min(max(TICK[0], 1 / rate), TICK[1])
         sent, began = 0, time.perf_counter()
         while sent < total:
             batch = due(time.perf_counter() - began, rate, sent, total)
@@ -166,7 +175,7 @@ class Publisher:
                 self._send(batch)
                 sent += batch
             self._take(0)
-            time.sleep(TICK)
+            time.sleep(tick)
         while self._unanswered:
             self._take(PATIENCE)
         return total

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from bench import accounting, feed
-from bench.feed import HttpLane, Publisher
+from bench.feed import Encode, HttpLane, Publisher
 from bench.servers import PeerError, Server, Stage
 from deploy.server import free_port
 
@@ -56,11 +56,15 @@ http {{
 """
 
 
-def posted(task: int, number: int, ts: float) -> bytes:
+def posted(names: str) -> Encode:
     """The request that publishes an event."""
-    body = feed.event(task, number, ts)
-    path = (feed.TASK % task).encode()
-    return b"POST /pub/%b HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n%b" % (path, len(body), body)
+
+    def request(task: int, number: int, ts: float) -> bytes:
+        task_id = (names % task).encode()
+        body = feed.event(task_id, number, ts)
+        return b"POST /pub/%b HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n%b" % (task_id, len(body), body)
+
+    return request
 
 
 class NchanMemory(Server):
@@ -98,7 +102,7 @@ class NchanMemory(Server):
 
     def publisher(self, stage: Stage, tasks: int) -> Publisher:
         lanes = [HttpLane(self.port) for _ in range(min(LANES, tasks))]
-        return Publisher(lanes, posted, tasks)
+        return Publisher(lanes, posted(self.names), tasks)
 
     @property
     def pids(self) -> list[int]:

@@ -41,7 +41,7 @@ class Server:
     """One of them. `start()` and `stop()`; between them `port` and `pids`."""
 
     name: ClassVar[str]
-    path = f"/ws/{feed.TASK}"
+    prefix = "/ws/"
     headers: tuple[str, ...] = ()
     greeted = False
     events_per_second = 20_000
@@ -53,6 +53,16 @@ class Server:
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._log = Path()
+
+    @property
+    def names(self) -> str:
+        """The ids of its tasks, with a %d for the number."""
+        return feed.named(self.name)
+
+    @property
+    def path(self) -> str:
+        """Where a task is watched, with the same %d."""
+        return self.prefix + self.names
 
     def missing(self) -> str:
         """How to get it, when it is not there; else empty."""
@@ -67,7 +77,7 @@ class Server:
 
     def publisher(self, stage: Stage, tasks: int) -> Publisher:
         """What publishes to it, on the first `tasks` tasks."""
-        return Publisher([RedisLane(stage.redis_url)], feed.published, tasks)
+        return Publisher([RedisLane(stage.redis_url)], feed.published(self.names), tasks)
 
     @property
     def pids(self) -> list[int]:
@@ -110,7 +120,7 @@ class Headway(Server):
     """`python -m hub`, with its database and everything switched on."""
 
     name = "headway"
-    path = f"/ws/task/{feed.TASK}"
+    prefix = "/ws/task/"
     headers = ("Sec-WebSocket-Protocol: headway.v1",)
     greeted = True
 
@@ -121,11 +131,11 @@ class Headway(Server):
             "DATABASE_URL": stage.database_url,
             "HEADWAY_STORAGE": str(stage.folder / "storage"),
         }
-        feed.begin_all(stage.redis_url, 1_000)
+        feed.begin_all(stage.redis_url, self.names, 1_000)
         self._run(stage, [sys.executable, "-m", "hub", "--port", str(self.port)], env)
 
     def publisher(self, stage: Stage, tasks: int) -> Publisher:
-        return Publisher([RedisLane(stage.redis_url)], feed.scripted(tasks), tasks)
+        return Publisher([RedisLane(stage.redis_url)], feed.scripted(self.names, tasks), tasks)
 
 
 class Starlette(Server):
@@ -197,7 +207,7 @@ class Floor(Server):
     def start(self, stage: Stage) -> None:
         self.port = free_port()
         url = urlsplit(stage.redis_url)
-        command = [str(self._program), str(self.port), str(url.port), f"task:{feed.TASK % 0}"]
+        command = [str(self._program), str(self.port), str(url.port), f"task:{self.names % 0}"]
         self._run(stage, command, {"REDIS_PASSWORD": url.password or ""})
 
     def _compiler(self) -> str | None:
