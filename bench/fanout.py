@@ -61,8 +61,7 @@ class Measurement:
 
     def run(self, part: str) -> None:
         """One of `PARTS`."""
-        with redis.Redis.from_url(self._stage.redis_url) as client:
-            client.flushall()
+        self._forget()
         {"fanout": self._fan_out, "many": self._many, "memory": self._crowds}[part]()
 
     @property
@@ -99,6 +98,7 @@ class Measurement:
         for number in range(self._plan.crowd_rounds):
             for server in servers:
                 self._tell(f"{self._plan.crowd:,} sockets, round {number + 1}: {server.name}")
+                self._forget()
                 try:
                     with running(server, self._stage) as trial:
                         self._crowd(trial)
@@ -125,6 +125,11 @@ class Measurement:
             if isinstance(probe, Probe):
                 self._add(trial, "healthz_max_ms", probe.longest * 1e3)
                 self._add(trial, "healthz_p99_ms", probe.percentile(0.99) * 1e3)
+
+    def _forget(self) -> None:
+        """Empty the Valkey, while nobody uses it."""
+        with redis.Redis.from_url(self._stage.redis_url) as client:
+            client.flushall()
 
     def _started(self, stack: ExitStack, servers: list[Server]) -> list[Trial]:
         """Those that start, until the stack ends."""
