@@ -18,7 +18,7 @@ from deploy.stack import StackLock  # noqa: E402
 
 # STATE may be any folder, a home by mistake: what is not on this list stays.
 OURS = ("valkey", "postgres", "storage", "logs", "manager.sock", "stack.json", "stack.json.new", "lock")
-CACHES = (".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis")
+CACHES = (".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".bench")
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ def project(tmp_path: Path) -> Path:
     """A copy of deploy/ beside an environment and a cache, with a state folder in which a stack has been."""
     project = tmp_path / "project"
     shutil.copytree(ROOT / "deploy", project / "deploy")
-    for folder in (".venv/bin", ".ruff_cache", "hub/__pycache__", ".git/__pycache__", "state/valkey", "state/mine"):
+    caches = (".venv/bin", ".ruff_cache", ".bench/node", "hub/__pycache__", ".git/__pycache__")
+    for folder in (*caches, "state/valkey", "state/mine"):
         (project / folder).mkdir(parents=True)
     for file in ("lock", "stack.json", "notes.txt"):
         (project / "state" / file).touch()
