@@ -13,8 +13,8 @@ import sys
 # Each file is constrained by those before it, so that all three can be installed together.
 FILES = {"requirements.txt": "services", "requirements-local.txt": "local", "requirements-dev.txt": "dev"}
 
-# vega-datasets wants pandas (with numpy 100 MB). We read the CSV files in its wheel and never import it. The benchmark's
-# plot does need numpy.
+# vega-datasets wants pandas (with numpy 100 MB). We read the CSV files in its wheel and never import it. What plots the
+# benchmark does need numpy.
 UNUSED = {"local": ("pandas", "numpy")}
 
 
