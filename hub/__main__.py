@@ -13,6 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from headway.logs import configure
+from hub import garbage
 from hub.app import create_app
 from hub.server import Server
 from hub.settings import SettingsError, load
@@ -23,8 +24,8 @@ GRACE = 5
 """Seconds that open requests have after SIGTERM."""
 MAX_FRAME = 1024 * 1024
 """Bytes of a WebSocket message that are received at all (1009 beyond); hub.websocket has the limit with an answer."""
-PING_INTERVAL, PING_TIMEOUT = 15.0, 10.0
-"""Seconds between pings, and for which their answer may take: a client that reads nothing is gone within 30 s."""
+PING_INTERVAL = 12.0
+"""Seconds between pings, and for which an answer may take: a client that reads nothing is gone within 24 s."""
 STALLED = 30_000
 """Milliseconds for which sent bytes may stay unacknowledged: a client that reads nothing is given up after that."""
 
@@ -62,7 +63,7 @@ def configuration(app: Starlette) -> uvicorn.Config:
         access_log=False,
         ws=WireProtocol,
         ws_ping_interval=PING_INTERVAL,
-        ws_ping_timeout=PING_TIMEOUT,
+        ws_ping_timeout=PING_INTERVAL,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=GRACE,
@@ -92,7 +93,9 @@ def main() -> int:
         structlog.get_logger().warning("HEADWAY_AUTH=off: everybody who reaches this hub may watch and submit")
     app = create_app(settings)
     server = Server(configuration(app), app)
+    pauses = garbage.tame()
     server.run([listening])
+    pauses.tell()
     return 0 if server.started else 1
 
 

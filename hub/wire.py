@@ -10,17 +10,22 @@ socket that only listens; most of the memory of one goes with them.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, cast
 
 from starlette.types import Scope
+from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 from websockets.http11 import Request
+from websockets.protocol import Protocol as WebSocket
 from websockets.protocol import State
 
 from hub.backlog import Backlog, Closed
+from hub.beat import Beat
 from hub.message import Message
 
 EXTENSION = "headway.wire"
@@ -106,6 +111,7 @@ class Writer(Backlog):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        del self.listener, self._protocol  # which refer to this
 
     def _arrived(self) -> None:
         self._through = False
@@ -160,12 +166,37 @@ class Writer(Backlog):
 class WireProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, which lets an app take a socket over."""
 
-    writer: Writer | None = None
+    # What uvicorn sets on each of its protocols: as slots it takes a sixth of the memory that a dictionary does. What a
+    # later uvicorn adds to it goes into one.
+    __slots__ = (
+        "app", "app_state", "asgi_version", "client", "close_sent", "close_timeout", "close_timer", "config", "conn",
+        "connections", "curr_msg_data_type", "default_headers", "disconnected", "frames", "handshake_complete",
+        "handshake_initiated", "held", "initial_response", "last_ping_rtt", "logger", "loop", "pending_ping_payload",
+        "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer", "pong_timer", "queue", "read_paused", "request",
+        "response", "root_path", "scheme", "scope", "sector", "server", "tasks", "transport", "writable", "writer",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.writer: Writer | None = None
+        self.held = False
+        """Whether nothing is read, since the client has asked for more than has been done."""
+        self.sector = -1
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if self.response.status_code == 101:
             self.scope["extensions"][EXTENSION] = cast("dict[object, object]", self)
+            # The parser that has read the request keeps it. uvicorn hands over no more than the request in its first
+            # chunk, so a new one begins where that one is.
+            self.conn.parser = WebSocket.parse(self.conn)
+            next(self.conn.parser)
 
     def attach(self, writer: Writer) -> None:
         """Take the accepted socket over: from now on it is written through the writer and heard by its listener.
@@ -182,7 +213,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
             writer.listener.heard(cast("dict[str, Any]", before.get_nowait()))
 
     def hold(self) -> None:
-        """Read nothing for now: the client has asked for more than has been done."""
+        """Read nothing for now."""
         self.held = True
         self.transport.pause_reading()
 
@@ -191,8 +222,6 @@ class WireProtocol(WebSocketsSansIOProtocol):
         self.held = False
         if not self.transport.is_closing():
             self.transport.resume_reading()
-
-    held = False
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run what a client has asked for; the server waits for it at the end, as it does for endpoints."""
@@ -222,15 +251,30 @@ class WireProtocol(WebSocketsSansIOProtocol):
         else:
             self.writer.resume()
 
-    def keepalive_timeout(self) -> None:
-        """No pong in time. With bytes that the client does not take, a close could wait for ever behind them."""
-        self.pong_timer = None
-        if self.held:  # it may well have answered: we have not looked
-            self.schedule_ping()
+    def start_keepalive(self) -> None:
+        if self.ping_interval:
+            self.sector = Beat.of(self.loop, self.ping_interval).add(self)
+
+    def stop_keepalive(self) -> None:
+        if self.sector >= 0 and self.ping_interval:
+            Beat.of(self.loop, self.ping_interval).remove(self, self.sector)
+            self.sector = -1
+
+    def beat(self) -> None:
+        """Once every `ping_interval`: the answer to the last ping is due, and so is the next one."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        if self.pending_ping_payload is None:
+            self.pending_ping_payload = secrets.token_bytes(4)
+            self.ping_sent_at = self.loop.time()
+            self.conn.send_ping(self.pending_ping_payload)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        elif self.held:
+            return  # it may well have answered: nobody has looked
         elif self.transport.get_write_buffer_size():
-            self.transport.abort()
+            self.transport.abort()  # it takes nothing: a close would wait behind that for ever
         else:
-            super().keepalive_timeout()
+            self.keepalive_timeout()
 
     def shutdown(self) -> None:
         if self.handshake_complete and self.conn.state is not State.OPEN:
@@ -244,7 +288,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
             # Nothing refers to itself any more: all of it goes now, and not at some later garbage collection.
             self.writer.gone()
             self.writer = None
-            del self.queue
+            del self.queue, self.conn.parser
 
     async def run_asgi(self) -> None:
         """As uvicorn's, but that a socket which has been taken over stays open when the endpoint returns."""
@@ -262,13 +306,19 @@ class WireProtocol(WebSocketsSansIOProtocol):
     def _returned(self) -> None:
         if self.writer is not None and not self.disconnected:
             # What only the handshake and the endpoint needed.
-            del self.scope, self.request, self.response
+            del self.scope, self.request, self.response, self.app_state
+            self.writable = _WRITABLE
         elif not self.handshake_complete:
             self.logger.error("ASGI callable returned without completing handshake.")
             self.send_500_response()
             self.transport.close()
         elif self.close_timer is None:
             self.transport.close()
+
+
+_WRITABLE = asyncio.Event()
+"""In the place of an event for each socket, on which only an endpoint would wait."""
+_WRITABLE.set()
 
 
 class _Ear:
