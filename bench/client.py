@@ -1,6 +1,6 @@
 """The load client: opens many WebSockets, counts what arrives, and never decodes it.
 
-    python bench/client.py HOST PORT PATH SOCKETS TASKS [--first I] [--greeted] [--header LINE]…
+    python -m bench.client HOST PORT PATH SOCKETS TASKS [--first I] [--greeted] [--header LINE]…
 
 Socket i goes to PATH with its %d replaced by i mod TASKS. It prints one JSON line when all are open, then one for each
 line on its standard input: `reset` begins a new count, `report` tells the present one. It ends with its standard input.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import errno
 import json
-import math
 import os
 import select
 import socket
@@ -22,6 +21,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+
+from bench.frames import CLOSE, PING, TEXT, frames
+from bench.latency import bucket
 
 IN_FLIGHT = 200
 """Handshakes under way at the same time."""
@@ -32,49 +34,14 @@ READ = 16_384
 """Bytes of one read: small enough for an allocation that costs nothing."""
 PER_ADDRESS = 20_000
 """Sockets from one source address: 127.0.0.1, then 127.0.0.2…"""
-STEPS = 32
-"""Latency buckets in each factor of e: 3 % apart."""
 IP_BIND_ADDRESS_NO_PORT = 24
 """From <linux/in.h>: the port is chosen by connect(), which may use it again for another destination."""
-TEXT, CLOSE, PING = 1, 8, 9
 
 HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     # The sample key of RFC 6455, 1.3; the floor knows its answer by heart.
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
 )
-
-
-def frames(data: bytes) -> tuple[list[tuple[int, int, int]], int]:
-    """The whole frames in what a server sent: (opcode, begin, end of payload) each, and how many bytes they take."""
-    found = []
-    offset, size = 0, len(data)
-    while size - offset >= 2:
-        length, head = data[offset + 1], 2  # a server does not mask
-        if length == 126:
-            if size - offset < 4:
-                break
-            length, head = data[offset + 2] << 8 | data[offset + 3], 4
-        elif length == 127:
-            if size - offset < 10:
-                break
-            length, head = int.from_bytes(data[offset + 2 : offset + 10], "big"), 10
-        end = offset + head + length
-        if end > size:
-            break
-        found.append((data[offset] & 15, offset + head, end))
-        offset = end
-    return found, offset
-
-
-def bucket(seconds: float) -> int:
-    """The latency bucket of a duration; `milliseconds()` is the way back."""
-    return max(0, int(math.log(max(seconds * 1e6, 1.0)) * STEPS))
-
-
-def milliseconds(index: int) -> float:
-    """The middle of a bucket."""
-    return math.exp((index + 0.5) / STEPS) / 1e3
 
 
 class Count:
@@ -242,7 +209,7 @@ class Load:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    arguments = argparse.ArgumentParser("python bench/client.py", description="Open WebSockets and count.")
+    arguments = argparse.ArgumentParser("python -m bench.client", description="Open WebSockets and count.")
     arguments.add_argument("host")
     arguments.add_argument("port", type=int)
     arguments.add_argument("path")

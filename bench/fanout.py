@@ -85,6 +85,9 @@ class Measurement:
         """1,000 tasks, a socket each: as much as a server takes, then 5,000 events a second for the latency."""
         with ExitStack() as stack:
             trials = self._started(stack, [server for server in self._servers if not server.one_task])
+            for rate in sorted({trial.server.events_per_second for trial in trials}):
+                names = [trial.server.name for trial in trials if trial.server.events_per_second == rate]
+                self.notes[f"many_1000x1_us: {', '.join(names)} at {rate:,} events a second"] = None
             for trial, window in self._turns(trials, 1_000, 1_000, 0):
                 self._add(trial, "many_1000x1_us", window.delivery_us)
                 self._add(trial, "delivered_1000x1", window.delivered)
@@ -143,7 +146,7 @@ class Measurement:
 
     def _turns(self, trials: list[Trial], sockets: int, tasks: int, rate: int) -> Iterator[tuple[Trial, Window]]:
         """Windows of all servers in turns. Rate 0 is what the server takes."""
-        self._tell(f"{tasks:,} tasks, {sockets:,} sockets, {rate or 'up to 20,000'} events a second")
+        self._tell(f"{sockets:,} sockets, tasks: {tasks:,}, {rate or 'up to 20,000'} events a second")
         with ExitStack() as stack:
             rooms: list[tuple[Trial, Room]] = []
             for trial in trials:

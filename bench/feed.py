@@ -1,4 +1,4 @@
-"""What is published, and at what pace: the same events, in the same small bursts, to every server.
+"""What is published, and at what pace: the same events, as evenly, to every server.
 
 An event is what `Store.publish` makes of a worker's report. Headway gets it through its own script, as from a worker;
 the peers get the same bytes, ready made, through PUBLISH or their HTTP publisher. All commands are pipelined, since

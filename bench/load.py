@@ -1,4 +1,4 @@
-"""The load client as a process of its own: `bench/client.py`, or a C program that the variable WSLOAD names.
+"""The load client as a process of its own: `bench.client`, or a C program that the variable WSLOAD names.
 
 WSLOAD is for a machine on which the client needs the processor that the server should have. It is called as
 `wsload HOST PORT PATH SOCKETS TASKS SECONDS`, prints READY when all are open, counts for so long and prints
@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from bench.client import milliseconds
+from bench.latency import percentile
 
-CLIENT = Path(__file__).with_name("client.py")
+ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0
 """Seconds until all sockets must be open."""
 STRAGGLERS = 3.0
@@ -57,16 +57,6 @@ class Heard(NamedTuple):
     """Messages of the socket that got the fewest."""
     p50_ms: float
     p99_ms: float
-
-
-def percentile(latency: Counter[int], share: float) -> float:
-    """Milliseconds within which this share (0 to 1) of the latencies lies; NaN when there are none."""
-    wanted, seen = share * latency.total(), 0
-    for index in sorted(latency):
-        seen += latency[index]
-        if seen >= wanted:
-            return milliseconds(index)
-    return float("nan")
 
 
 class Load(Protocol):
@@ -141,7 +131,7 @@ class Clients:
         for line in aim.headers:
             words += ["--header", line]
         words += ["--greeted"] * aim.greeted
-        return _spawned([sys.executable, str(CLIENT), *words], {})
+        return _spawned([sys.executable, "-m", "bench.client", *words], {})
 
     def _ask(self, command: str) -> list[Any]:
         for process in self._running:
@@ -206,7 +196,7 @@ def _watched(processes: list[subprocess.Popen[str]]) -> Iterator[None]:
 
 def _spawned(command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=os.environ | env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def _told(process: subprocess.Popen[str]) -> str:

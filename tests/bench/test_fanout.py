@@ -62,7 +62,7 @@ def test_a_run_over_one_server(stage: Stage) -> None:
     measurement = Measurement([Headway()], stage, SMALL._replace(crowd_rounds=2))
     measurement.run("fanout")
     measurement.run("memory")
-    assert measurement.notes == {}
+    assert not measurement.notes
     results = measurement.results
     assert results["delivered_1x3"] == results["delivered_1x5"] == {"headway": 1.0}
     assert results["join_5_reads"] == {"headway": 1}

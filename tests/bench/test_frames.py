@@ -1,10 +1,10 @@
-"""The load client's own arithmetic."""
+"""Walking over frames."""
 
 from __future__ import annotations
 
 import pytest
 
-from bench.client import TEXT, bucket, frames, milliseconds
+from bench.frames import TEXT, frames
 
 
 def framed(payload: bytes, opcode: int = TEXT) -> bytes:
@@ -39,15 +39,3 @@ def test_a_frame_that_is_not_all_there_waits(size: int) -> None:
     for end in {*range(10), len(cut) - 1} & set(range(len(cut))):
         found, walked = frames(whole + cut[:end])
         assert (len(found), walked) == (1, len(whole))
-
-
-@pytest.mark.parametrize("seconds", [0.000_05, 0.001, 0.25, 3.0])
-def test_a_latency_bucket_is_within_three_percent(seconds: float) -> None:
-    """Of what went in."""
-    assert milliseconds(bucket(seconds)) == pytest.approx(seconds * 1e3, rel=0.03)
-
-
-@pytest.mark.parametrize("seconds", [0.0, -0.01])
-def test_a_clock_that_went_back_is_no_latency(seconds: float) -> None:
-    """The wall clock of a machine may be set."""
-    assert bucket(seconds) == 0
