@@ -65,7 +65,7 @@ lint: $(DEV)  ## ruff and mypy --strict
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-bench: $(DEV)  ## measure, beside the peers (ARGS=… goes to the benchmark)
+bench: $(DEV)  ## measure, beside the peers (QUICK=1: in two minutes; ARGS=… goes to the benchmark)
 	@$(PY) -m bench $(ARGS)
 
 compose-up:  ## the same in containers, on http://127.0.0.1:8000
