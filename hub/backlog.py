@@ -2,7 +2,7 @@
 
 Pure: no socket, no Redis, no clock. A slow watcher costs itself freshness: progress is conflated per task, latest wins;
 `state` and `log` events keep their order, up to a bound. Its heirs say how the messages leave: `hub.mailbox` for who
-fetches them (SSE, polls, any ASGI server), `hub.wire` for sockets of our own protocol.
+fetches them (SSE, polls, any ASGI server), `hub.writer` for sockets of our own protocol.
 """
 
 from __future__ import annotations

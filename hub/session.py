@@ -17,8 +17,8 @@ from hub.connections import JOIN_TIMEOUT, UnknownTask
 from hub.mailbox import Mailbox
 from hub.message import answer
 from hub.services import Services
-from hub.wire import Writer
 from hub.wishes import Cancel, Ping, Rate, Subscribe, Unsubscribe, Watched, Wish
+from hub.writer import Writer
 
 log = structlog.get_logger()
 

@@ -22,7 +22,8 @@ from hub.message import Message
 from hub.security import host_allowed, origin_allowed
 from hub.services import Services
 from hub.session import ManySession, Session, TaskSession, Work
-from hub.wire import EXTENSION, WireProtocol, Writer
+from hub.wire import EXTENSION, WireProtocol
+from hub.writer import Writer
 
 log = structlog.get_logger()
 access = structlog.get_logger("hub.access")

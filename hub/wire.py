@@ -1,10 +1,9 @@
-"""The last step of an event's way: from a room to the sockets.
+"""uvicorn's WebSocket protocol, from which an app may take a socket over.
 
-Frames from a server are not masked (RFC 6455, 5.1), so an event that was framed once is written as it is to every
-socket. uvicorn's WebSocket protocol goes on to do what it does well: the handshake, ping and pong, the closing
-handshake. What changes once the app has taken a socket over with `attach()`: the app writes frames through a `Writer`,
-hears the client through a plain method call, and its endpoint returns. No coroutine, queue or scope is kept for a
-socket that only listens; most of the memory of one goes with them.
+uvicorn goes on to do what it does well: the handshake, ping and pong, the closing handshake. What changes once the app
+has called `attach()`: it writes frames through a `Writer`, hears the client through a plain method call, and its
+endpoint returns. No coroutine, queue or scope is kept for a socket that only listens, and most of the memory of one
+goes with them.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Coroutine
+from typing import Any, cast
 
+import uvloop
 from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
@@ -24,9 +24,9 @@ from websockets.http11 import Request
 from websockets.protocol import Protocol as WebSocket
 from websockets.protocol import State
 
-from hub.backlog import Backlog, Closed
+from hub.backlog import Closed
 from hub.beat import Beat
-from hub.message import Message
+from hub.writer import Gathered, Listener, Writer
 
 EXTENSION = "headway.wire"
 """Where an app finds its socket's protocol: in `scope["extensions"]`, when the server speaks it."""
@@ -34,133 +34,8 @@ SEND_BUFFER = 32 * 1024
 """Bytes the kernel holds for one client (Linux doubles it for its own use). What lies there is sent, however old."""
 WRITE_LIMIT = 64 * 1024
 """Bytes that wait in the transport; beyond that a watcher's progress is conflated until it drains to a quarter."""
-CHUNK = 32 * 1024
-"""Bytes of a backlog that are handed over at once."""
 CLOSE_TIMEOUT = 5.0
 """Seconds a client has to answer a close, and to take what was sent before it; then it is cut off."""
-
-
-class Listener(Protocol):
-    """Who has taken a socket over."""
-
-    def heard(self, event: dict[str, Any]) -> None:
-        """`websocket.receive` and, once or more, `websocket.disconnect`, as ASGI has them."""
-
-    def told(self, message: Message) -> None:
-        """The last message of a task has been written."""
-
-
-class Writer(Backlog):
-    """Sends one socket its messages: straight through, or, when it takes none, what its backlog makes of them."""
-
-    __slots__ = ("_empty", "_paused", "_protocol", "_through", "_timer", "_transport", "listener")
-
-    def __init__(self, protocol: WireProtocol, listener: Listener) -> None:
-        super().__init__()
-        self._protocol = protocol
-        self._transport = protocol.transport
-        self.listener = listener
-        self._timer: asyncio.TimerHandle | None = None
-        self._empty: asyncio.Event | None = None
-        self._paused = False
-        self._through = True
-        """Whether a message may be written as it comes: the usual case, and the one that has to be cheap."""
-
-    def push(self, message: Message) -> None:
-        if self._through:
-            self._transport.write(message.frame)
-            if message.last:
-                self.listener.told(message)
-        else:
-            super().push(message)
-
-    def open(self, snapshot: Message, missed: Sequence[Message] = ()) -> None:
-        if self._through and not missed:
-            self.push(snapshot)
-        else:
-            super().open(snapshot, missed)
-
-    def tell(self, message: Message) -> None:
-        if self._through:
-            self._transport.write(message.frame)
-        else:
-            super().tell(message)
-
-    async def emptied(self) -> None:
-        """Wait until nothing waits that must arrive: whoever asks for more paces itself with this."""
-        if self.urgent and self._closed is None:
-            if self._empty is None:
-                self._empty = asyncio.Event()
-            await self._empty.wait()
-
-    def pause(self) -> None:
-        """The transport's buffer is full."""
-        self._paused = True
-        self._through = False
-
-    def resume(self) -> None:
-        """The transport's buffer has drained."""
-        self._paused = False
-        self._flush()
-
-    def gone(self) -> None:
-        """The connection is lost: nothing is written any more."""
-        self._paused = True
-        self.close(1006, "gone")
-        self._clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        del self.listener, self._protocol  # which refer to this
-
-    def _arrived(self) -> None:
-        self._through = False
-        if not self._paused:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Send what is due, as far as the transport takes it."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        loop = self._protocol.loop
-        if self._queue and (pause := self._pause(loop.time())):
-            self._timer = loop.call_later(pause, self._flush)
-            return
-        progress = False
-        while self._queue and not self._paused:
-            progress |= self._write_some()
-        if self._paused:
-            return
-        self._clear()
-        if progress:
-            self._sent_progress(loop.time())
-        if self._closed is not None:
-            self._protocol.finish(self._closed)
-        else:
-            self._through = self._hz is None
-
-    def _write_some(self) -> bool:
-        """One chunk, in one write; whether there was progress in it."""
-        messages: list[Message] = []
-        size = 0
-        while self._queue and size < CHUNK:
-            messages.append(self._pop())
-            size += len(messages[-1].frame)
-        self._transport.write(b"".join([message.frame for message in messages]))
-        for message in messages:
-            if message.last:
-                self.listener.told(message)  # not before it is written: the listener may close
-        return any(message.type == "progress" for message in messages)
-
-    def _emptied(self) -> None:
-        if self._empty is not None:
-            self._empty.set()
-            self._empty = None
-
-    def _overflowed(self) -> None:
-        if self._closed is not None:
-            self._protocol.finish(self._closed)  # behind what the transport holds, and with a time limit
 
 
 class WireProtocol(WebSocketsSansIOProtocol):
@@ -171,9 +46,10 @@ class WireProtocol(WebSocketsSansIOProtocol):
     __slots__ = (
         "app", "app_state", "asgi_version", "client", "close_sent", "close_timeout", "close_timer", "config", "conn",
         "connections", "curr_msg_data_type", "default_headers", "disconnected", "frames", "handshake_complete",
-        "handshake_initiated", "held", "initial_response", "last_ping_rtt", "logger", "loop", "pending_ping_payload",
-        "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer", "pong_timer", "queue", "read_paused", "request",
-        "response", "root_path", "scheme", "scope", "sector", "server", "tasks", "transport", "writable", "writer",
+        "handshake_initiated", "held", "initial_response", "last_ping_rtt", "logger", "loop", "out",
+        "pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer", "pong_timer", "queue",
+        "read_paused", "request", "response", "root_path", "scheme", "scope", "sector", "server", "tasks", "transport",
+        "writable", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -185,6 +61,8 @@ class WireProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.writer: Writer | None = None
+        self.out: asyncio.WriteTransport | Gathered
+        """Where the frames of an app go that has taken the socket over."""
         self.held = False
         """Whether nothing is read, since the client has asked for more than has been done."""
         self.sector = -1
@@ -197,6 +75,8 @@ class WireProtocol(WebSocketsSansIOProtocol):
             # chunk, so a new one begins where that one is.
             self.conn.parser = WebSocket.parse(self.conn)
             next(self.conn.parser)
+            gathers = isinstance(self.loop, uvloop.Loop)
+            self.out = self.transport if gathers else Gathered(self.loop, self.transport)
 
     def attach(self, writer: Writer) -> None:
         """Take the accepted socket over: from now on it is written through the writer and heard by its listener.
@@ -204,6 +84,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
         The endpoint may return; the socket stays open until one side closes it.
         """
         _bound(self.transport)
+        self.transport.set_write_buffer_limits(high=WRITE_LIMIT)
         self.writer = writer
         before, self.queue = self.queue, cast("asyncio.Queue[Any]", _Ear(writer.listener))
         if self.read_paused:
@@ -235,7 +116,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
         if self.conn.state is not State.OPEN or self.transport.is_closing():
             return
         self.conn.send_close(end.code, end.text)
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.out.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
