@@ -42,6 +42,12 @@ class Room:
     `doubtful` is called when the store has to be read; `soon` calls back when others have had their turn.
     """
 
+    __slots__ = (
+        "_ahead", "_audience", "_crowd", "_doubtful", "_epoch", "_forgotten", "_kept", "_latest", "_overrun", "_past",
+        "_rest", "_snapshots", "_waiting", "circumstances", "ended", "epoch", "kept", "members", "seq", "syncing",
+        "task_id",
+    )  # fmt: skip
+
     def __init__(
         self,
         task_id: str,
@@ -62,6 +68,8 @@ class Room:
         self._rest = b""
         self._latest: Message | None = None
         self._snapshots: dict[bool | None, Message] = {}
+        self._audience: tuple[Backlog, ...] = ()
+        """The members, when an event is simply for all of them; empty when it has to be looked at who gets it."""
         self._ahead: dict[Backlog, tuple[int, int]] = {}
         """Members that know more than what comes next, as the store or a snapshot has told them: up to where."""
         self._crowd = Crowd(self._push, soon)
@@ -102,11 +110,11 @@ class Room:
                         seq=seq,
                         prev=self.kept,
                     )
-                    if len(self.members) > SLICE or self._ahead or self._crowd:
-                        self._deliver(message)
-                    else:
-                        for member in self.members:
+                    if self._audience:
+                        for member in self._audience:
                             member.push(message)
+                    else:
+                        self._deliver(message)
             elif payload.startswith(NOTE):
                 self.circumstances.noted(Note.parse(payload))
             elif self.feed(Envelope.parse(payload)) is Verdict.GAP:
@@ -197,6 +205,7 @@ class Room:
     def dismiss(self, member: Backlog) -> None:
         """The watcher is gone; twice is harmless."""
         self.members.discard(member)
+        self._audience = ()
         self._ahead.pop(member, None)
 
     def snapshot(self, recovered: bool | None = None) -> Message:
@@ -218,6 +227,7 @@ class Room:
 
     def _open(self, member: Backlog, snapshot: Message, missed: Sequence[Message]) -> None:
         self.members.add(member)
+        self._audience = ()
         if self._crowd:
             self._ahead[member] = (snapshot.epoch, snapshot.seq)  # what is still being delivered is in its snapshot
         if missed:
@@ -256,6 +266,8 @@ class Room:
         members = tuple(self.members)
         if len(members) <= SLICE and not self._crowd:
             self._push(message, members)
+            if not self._ahead:
+                self._audience = members
         elif not self._crowd.deliver(message, members):
             # Far more comes than can be delivered: nobody is told half of it as if it were all.
             self._restart(members)
