@@ -43,23 +43,28 @@ class Gathered:
     uvloop's transports do so by themselves; those of the standard library call the kernel at once, each time.
     """
 
-    __slots__ = ("_frames", "_loop", "_transport")
+    __slots__ = ("_frames", "_loop", "_size", "_transport")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.WriteTransport) -> None:
         self._loop = loop
         self._transport = transport
         self._frames: list[bytes] = []
+        self._size = 0
 
     def write(self, frame: bytes) -> None:
-        """At the end of this turn."""
+        """At the end of this turn; sooner when it is much, so that the transport can say that it is enough."""
         if not self._frames:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._frames.append(frame)
+        self._size += len(frame)
+        if self._size >= CHUNK:
+            self.flush()
 
-    def _flush(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(b"".join(self._frames))
-        self._frames.clear()
+    def flush(self) -> None:
+        """Now."""
+        frames, self._frames, self._size = self._frames, [], 0
+        if frames and not self._transport.is_closing():
+            self._transport.write(b"".join(frames))
 
 
 class Writer(Backlog):
@@ -115,14 +120,18 @@ class Writer(Backlog):
         self._paused = False
         self._flush()
 
-    def gone(self) -> None:
-        """The connection is lost: nothing is written any more."""
+    def stop(self) -> None:
+        """The connection is being closed: nothing is written any more, nor waits."""
         self._paused = True
         self.close(1006, "gone")
         self._clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def gone(self) -> None:
+        """The connection is lost. It is told once, and of nothing after that."""
+        self.stop()
         del self.listener, self._socket, self._out  # which refer to this
 
     def _arrived(self) -> None:
@@ -139,14 +148,12 @@ class Writer(Backlog):
         if self._queue and (pause := self._pause(loop.time())):
             self._timer = loop.call_later(pause, self._flush)
             return
-        progress = False
         while self._queue and not self._paused:
-            progress |= self._write_some()
+            if self._write_some():
+                self._sent_progress(loop.time())
         if self._paused:
             return
         self._clear()
-        if progress:
-            self._sent_progress(loop.time())
         if self._closed is not None:
             self._socket.finish(self._closed)
         else:
