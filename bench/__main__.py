@@ -1,6 +1,6 @@
 """`make bench`: measure Headway beside its peers, print one table with ratios and targets, write bench/results.json.
 
-    python -m bench [PART…] [--save-plot docs/benchmarks.svg]
+    python -m bench [PART…] [--save-plot docs/benchmarks.svg]…
 
 QUICK=1 takes about two minutes, a full run a quarter of an hour. The exit code is 0 also when a target is missed: a
 benchmark tells, it does not gate.
@@ -25,7 +25,6 @@ from bench.nchan import NchanMemory, NchanRedis
 from bench.servers import CACHE, ROOT, Floor, Headway, Node, PeerError, Server, Stage, Starlette
 from deploy.postgres import Postgres
 
-RESULTS = Path(__file__).parent / "results.json"
 SPARE = 500
 """Files a process may need besides its sockets."""
 
@@ -35,8 +34,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description="Measure Headway beside its peers.")
     parts = (*fanout.PARTS, "polling", "publish", "track")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(parts)} (default: all)")
-    parser.add_argument("--save-plot", type=Path, default=CACHE / "benchmarks.svg", help="default: %(default)s")
+    parser.add_argument("--save-plot", type=Path, metavar="FILE.svg", action="append", help="(default: in .bench)")
     options = parser.parse_args()
+    options.save_plot = options.save_plot or [CACHE / "benchmarks.svg", CACHE / "benchmarks.png"]
     if unknown := set(options.parts) - set(parts):
         parser.error(f"there is no {', '.join(sorted(unknown))}: there are {', '.join(parts)}")
     options.parts = options.parts or list(parts)
@@ -115,9 +115,9 @@ def main() -> None:
         results |= publish.measure(2_000 if quick else 10_000, 3 if quick else 9)
     if "track" in options.parts:
         results |= track.measure(500_000 if quick else 3_000_000, 5 if quick else 9)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    targets.RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print(targets.table(results), *notes, sep="\n")
-    for path in [RESULTS, *plot.save(results, options.save_plot)]:
+    for path in [targets.RESULTS, *plot.save(results, options.save_plot)]:
         print(f"written: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -23,24 +24,30 @@ OURS, PEERS = "#0b6e4f", ("#9aa5b1", "#7b8794", "#b08968", "#ddb892", "#3e4c59")
 SIZES = (1, 10, 100, 1_000, 10_000)
 
 
-def save(results: Results, path: Path) -> list[Path]:
-    """Write the plot beside itself as SVG and as PNG; the files. None when nothing was measured that it shows."""
+def save(results: Results, paths: Iterable[Path]) -> list[Path]:
+    """Write the plot, in the format of each path's suffix; the files. None if nothing was measured that it shows."""
     growth = {size: results[f"fanout_1x{size}_us"] for size in SIZES if f"fanout_1x{size}_us" in results}
     if not growth:
         return []
+    written = []
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The same figures make the same file: a layout is not quite the same when it is drawn again.
+        with mpl.rc_context({"svg.hashsalt": "headway", "svg.fonttype": "none"}):
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            _drawn(growth, results.get("rss_per_socket_kib", {})).savefig(path, dpi=110, metadata=metadata)
+        written.append(path)
+    return written
+
+
+def _drawn(growth: dict[int, dict[str, float]], weights: dict[str, float]) -> Figure:
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     bars, lines, memory = figure.subplots(1, 3)
     size = 1_000 if 1_000 in growth else max(growth)
     _bars(bars, growth[size], f"CPU of the server for each delivery\n1 task, {size:,} sockets", "µs")
     _lines(lines, growth)
-    _bars(memory, results.get("rss_per_socket_kib", {}), "Resident memory of an idle socket", "KiB")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = [path.with_suffix(".svg"), path.with_suffix(".png")]
-    # The same figures make the same file.
-    with mpl.rc_context({"svg.hashsalt": "headway", "svg.fonttype": "none"}):
-        figure.savefig(files[0], metadata={"Date": None})
-    figure.savefig(files[1], dpi=110)
-    return files
+    _bars(memory, weights, "Resident memory of an idle socket", "KiB")
+    return figure
 
 
 def _colour(server: str) -> str:
@@ -72,6 +79,8 @@ def _lines(axes: Axes, growth: dict[int, dict[str, float]]) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
     axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    axes.set_xticks(list(growth), [f"{size:,}" for size in growth])
+    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     axes.set_title("The same, as the room grows", fontsize=10)
     axes.set_xlabel("sockets watching the task")
     axes.set_ylabel("µs")

@@ -1,9 +1,18 @@
-"""The targets (DESIGN.md), whether they are met, and the one table that tells it."""
+"""The targets (DESIGN.md), whether they are met, and the one table that tells it.
+
+    python -m bench.targets
+
+prints the table of the last run (bench/results.json) in Markdown, for docs/benchmarks.md.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import NamedTuple
+
+RESULTS = Path(__file__).parent / "results.json"
 
 Results = dict[str, dict[str, float]]
 """Metric → server → figure."""
@@ -81,6 +90,18 @@ def table(results: Results) -> str:
     return aligned(rows)
 
 
+def markdown(results: Results) -> str:
+    """The same for a document: a metric's targets share its line."""
+    lines = [f"| metric | {' | '.join(COLUMNS)} | other | target |", "|---" * (len(COLUMNS) + 3) + "|"]
+    for metric, figures in results.items():
+        others = ", ".join(f"{name} {number(value)}" for name, value in figures.items() if name not in COLUMNS)
+        verdicts = (verdict(target, results) for target in TARGETS if target.metric == metric)
+        told = "<br>".join(f"{reached} {wanted}: {word}" for reached, wanted, word in verdicts)
+        cells = " | ".join(number(figures[name]) if name in figures else "" for name in COLUMNS)
+        lines.append(f"| `{metric}` | {cells} | {others} | {told} |")
+    return "\n".join(lines)
+
+
 def aligned(rows: list[tuple[str, ...]]) -> str:
     """Columns of equal width: the first to the left, figures to the right, words to the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -92,3 +113,7 @@ def aligned(rows: list[tuple[str, ...]]) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+if __name__ == "__main__":
+    print(markdown(json.loads(RESULTS.read_text())))

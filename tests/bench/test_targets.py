@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.targets import TARGETS, Target, number, table, verdict
+from bench.targets import TARGETS, Target, markdown, number, table, verdict
 
 
 @pytest.mark.parametrize(("ours", "said"), [(4.75, "met"), (4.76, "MISSED")])
@@ -60,6 +60,13 @@ def test_every_target_of_a_metric_has_its_line() -> None:
     assert lines[0].split() == ["metric", "headway", "starlette", "node", "nchan_redis", "other", "ratio", "target"]
     assert [line.split()[-1] for line in lines[1:]] == ["met"] * 4
     assert "tqdm 80.5" in lines[4]
+
+
+def test_a_document_has_a_line_for_each_metric() -> None:
+    """With all its targets, and as many cells as its head."""
+    lines = markdown({"rss_per_socket_kib": {"headway": 11.2, "node": 10.2}, "track_ns": {"tqdm": 60.0}}).splitlines()
+    assert "11.2 ≤ 12: met<br>11.2 ≤ 10: MISSED" in lines[2]
+    assert len({line.count("|") for line in lines}) == 1
 
 
 def test_no_target_is_said_twice() -> None:
