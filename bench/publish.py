@@ -54,7 +54,7 @@ def _headway(url: str, events: int) -> Callable[[], None]:
 def _update_state(url: str, events: int) -> Callable[[], None]:
     app = Celery("bench", broker=url, backend=url, set_as_current=False)
 
-    @app.task(bind=True)
+    @app.task(bind=True)  # type: ignore[untyped-decorator]  # Celery has no annotations
     def body(self: object) -> None: ...
 
     def publish() -> None:

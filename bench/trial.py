@@ -103,10 +103,11 @@ class Trial:
         return accounting.rss(self.server.pids)
 
     def reads(self) -> int:
-        """Scripts that Redis has run: the hub reads a task with one."""
+        """Scripts that Redis has run: the hub reads a task with one. One that it had yet to be sent did not run."""
         with redis.Redis.from_url(self._stage.redis_url) as client:
             stats = client.info("commandstats")
-        return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("eval", "evalsha", "evalsha_ro"))
+        calls = [stats.get(f"cmdstat_{name}", {}) for name in ("eval", "evalsha", "evalsha_ro")]
+        return sum(int(call.get("calls", 0)) - int(call.get("failed_calls", 0)) for call in calls)
 
 
 @contextmanager

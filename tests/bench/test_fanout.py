@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from bench.fanout import Measurement, Plan, summary
 from bench.nchan import NchanMemory, NchanRedis
@@ -83,6 +84,15 @@ def test_a_server_that_does_not_start_is_noted(stage: Stage) -> None:
     measurement.run("fanout")
     assert [note.partition(":")[0] for note in measurement.notes] == ["broken is not measured"]
     assert measurement.results["delivered_1x3"] == {"starlette": 1.0}
+
+
+def test_a_script_that_redis_does_not_know_yet_is_no_read(stage: Stage) -> None:
+    """The hub asks for it by its name first, in vain."""
+    with redis.Redis.from_url(stage.redis_url) as client, running(Headway(), stage) as trial:
+        client.script_flush()
+        before = trial.reads()
+        with trial.room(5, 1):
+            assert trial.reads() - before == 1
 
 
 def test_one_loss_is_not_hidden_by_a_median() -> None:
