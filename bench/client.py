@@ -159,17 +159,13 @@ class Load:
         if not data:
             self._lost(watcher)
             return
-        if watcher.rest:
-            data = watcher.rest + data
+        data = watcher.rest + data
         if not watcher.opened:
             head, separator, data = data.partition(b"\r\n\r\n")
             if not separator:
                 watcher.rest = head
                 return
-            if not head.startswith(b"HTTP/1.1 101"):
-                sys.exit(f"the server answers a handshake with {head[:80].decode(errors='replace')!r}")
-            watcher.opened = True
-            self.open += not self.options.greeted
+            self._opened(watcher, head)
         found, walked = frames(data)
         watcher.rest = data[walked:]
         for opcode, begin, end in found:
@@ -181,6 +177,12 @@ class Load:
             elif opcode == CLOSE:
                 self._lost(watcher)
                 return
+
+    def _opened(self, watcher: Watcher, head: bytes) -> None:
+        if not head.startswith(b"HTTP/1.1 101"):
+            sys.exit(f"the server answers a handshake with {head[:80].decode(errors='replace')!r}")
+        watcher.opened = True
+        self.open += not self.options.greeted
 
     def _text(self, watcher: Watcher, data: bytes, begin: int, end: int) -> None:
         count = self.count
