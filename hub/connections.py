@@ -188,7 +188,12 @@ class Connections:
     def _forget(self, place: _Open) -> None:
         if self._open.get(place.room.task_id) is place:
             del self._open[place.room.task_id]
-            self._spawn(self._channels.unsubscribe(place.channel, place.room))
+            place.closing = None
+            self._spawn(self._close(place))
+
+    async def _close(self, place: _Open) -> None:
+        await self._channels.unsubscribe(place.channel, place.room)
+        place.room.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -208,6 +208,11 @@ class Room:
         self._audience = ()
         self._ahead.pop(member, None)
 
+    def close(self) -> None:
+        """Nobody comes any more. What it remembers goes now, and not at some later garbage collection."""
+        self._doubtful = lambda: None
+        self._crowd = Crowd(lambda *_: None, lambda _: None)
+
     def snapshot(self, recovered: bool | None = None) -> Message:
         """The task's present as a `snapshot` event: one for all who come before the next event."""
         told = self._snapshots.get(recovered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 import redis
@@ -12,6 +13,7 @@ from hub import connections
 from hub.backlog import Closed
 from hub.connections import LINGER, UnknownTask
 from hub.mailbox import Mailbox
+from hub.rooms import Room
 from tests.hub.envelopes import Clock, Publisher, Watcher
 from tests.hub.fakes import Server, settle
 
@@ -356,6 +358,29 @@ def test_garbage_on_the_channel_is_ignored(task: Publisher, caplog: pytest.LogCa
 
     Clock.run(work)
     assert caplog.text.count("ignored on the channel of task t1") == 5
+
+
+def test_a_room_that_has_gone_takes_no_memory(task: Publisher) -> None:
+    """It goes with all it remembers, which may be megabytes, and not at some later garbage collection."""
+
+    def rooms() -> int:
+        return sum(isinstance(found, Room) for found in gc.get_objects())
+
+    async def work() -> None:
+        server = Server(task, eager=True)
+        await server.connections.join("t1", mailbox := Mailbox())
+        gc.collect()
+        before = rooms()
+        gc.disable()
+        try:
+            server.connections.leave("t1", mailbox)
+            await asyncio.sleep(LINGER * 2)
+            await settle()
+            assert rooms() == before - 1
+        finally:
+            gc.enable()
+
+    Clock.run(work)
 
 
 def test_nothing_grows_with_tasks_that_come_and_go() -> None:
