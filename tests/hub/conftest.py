@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from headway.events import State
+from tests.hub.peers import Burst
 from tests.hub.running import SIMULATE, Hub, Task, announce, serving
 
 TaskFactory = Callable[[], Task]
@@ -55,3 +56,10 @@ def task(new_task: TaskFactory) -> Task:
     task = new_task()
     task.became(State.STARTED)
     return task
+
+
+@pytest.fixture
+def burst(redis_url: str, task: Task) -> Iterator[Burst]:
+    """Publishes events of `task` many at once."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield Burst(client, task, task.said("before"))

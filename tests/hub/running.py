@@ -10,11 +10,12 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,8 @@ class Hub:
     app: Starlette
     server: uvicorn.Server
     client: httpx.AsyncClient
+    trust: ssl.SSLContext | None = None
+    """For TLS: whom its clients believe."""
 
     @property
     def services(self) -> Services:
@@ -123,23 +126,32 @@ class Hub:
 
     def socket(self, path: str, **options: Any) -> Any:
         """A WebSocket to it."""
-        return websockets.connect(self.url.replace("http", "ws", 1) + path, proxy=None, **options)
+        return websockets.connect(self.url.replace("http", "ws", 1) + path, proxy=None, ssl=self.trust, **options)
 
 
 @contextlib.asynccontextmanager
-async def serving(**settings: Any) -> AsyncIterator[Hub]:
-    """Serve on a free port, configured as `python -m hub` does it."""
+async def serving(
+    options: Mapping[str, Any] | None = None, trust: ssl.SSLContext | None = None, **settings: Any
+) -> AsyncIterator[Hub]:
+    """Serve on a free port, configured as `python -m hub` does it, but for these `options` of uvicorn.
+
+    `trust` is for the clients, when the options make it speak TLS.
+    """
     app = create_app(Settings.model_validate(settings))
     listening = command.listen("127.0.0.1", 0, None)
     config = command.configuration(app)
+    for name, value in (options or {}).items():
+        setattr(config, name, value)
     server = Quiet(config, app)
     running = asyncio.create_task(server.serve([listening]))
-    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+    while not server.started:  # uvicorn has no event for it
+        if running.done():
+            await running
         await asyncio.sleep(0.005)
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    url = f"{'https' if trust else 'http'}://127.0.0.1:{listening.getsockname()[1]}"
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=40, trust_env=False) as client:
-            yield Hub(url, app, server, client)
+        async with httpx.AsyncClient(base_url=url, timeout=40, trust_env=False, verify=trust or True) as client:
+            yield Hub(url, app, server, client, trust)
     finally:
         server.should_exit = True
         await running
