@@ -145,6 +145,8 @@ class ManySession(Session):
         tasks = list({task.id: task for task in wish.tasks}.values())
         for first in range(0, len(tasks), BATCH):
             await self.out.emptied()
+            if self.out.closed is not None:
+                return  # too slow for what it has asked for, or gone
             joins = (self._subscribe(task) for task in tasks[first : first + BATCH])
             # All of them, also when one fails: a join that goes on alone would never be left again.
             for end in await asyncio.gather(*joins, return_exceptions=True):

@@ -114,7 +114,7 @@ class _Attached:
             self._session.end()
             return
         while self._waiting and not self._busy:
-            self._hear(self._waiting.popleft())
+            self.heard(self._waiting.popleft())
         if self._waiting is not None and not self._waiting:
             self._waiting = None
             self._protocol.release()
@@ -133,8 +133,9 @@ class _Attached:
             code=code if closed is None else closed.code,
             seconds=round(time.monotonic() - self._began, 4),
         )
+        self._writer.stop()
         if self._work is not None:
-            self._work.cancel()
+            self._protocol.loop.call_soon(self._work.cancel)  # it may not have begun, and would never end its session
         if not self._busy:
             self._session.end()
 

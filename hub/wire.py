@@ -33,7 +33,8 @@ EXTENSION = "headway.wire"
 SEND_BUFFER = 32 * 1024
 """Bytes the kernel holds for one client (Linux doubles it for its own use). What lies there is sent, however old."""
 WRITE_LIMIT = 64 * 1024
-"""Bytes that wait in the transport; beyond that a watcher's progress is conflated until it drains to a quarter."""
+"""Bytes that wait in the transport; beyond that a watcher's progress is conflated until it has drained."""
+DRAINED = WRITE_LIMIT // 4
 CLOSE_TIMEOUT = 5.0
 """Seconds a client has to answer a close, and to take what was sent before it; then it is cut off."""
 
@@ -84,7 +85,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
         The endpoint may return; the socket stays open until one side closes it.
         """
         _bound(self.transport)
-        self.transport.set_write_buffer_limits(high=WRITE_LIMIT)
+        self.transport.set_write_buffer_limits(high=WRITE_LIMIT, low=DRAINED)
         self.writer = writer
         before, self.queue = self.queue, cast("asyncio.Queue[Any]", _Ear(writer.listener))
         if self.read_paused:
@@ -117,8 +118,14 @@ class WireProtocol(WebSocketsSansIOProtocol):
             return
         self.conn.send_close(end.code, end.text)
         self.out.write(b"".join(self.conn.data_to_send()))
+        if isinstance(self.out, Gathered):
+            self.out.flush()  # a shutdown in this turn closes the transport
         self.close_sent = True
         self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+
+    def handle_ping(self) -> None:
+        if self.conn.state is State.OPEN:  # else the echo of a close may be behind the pong, and answers before it
+            super().handle_ping()
 
     def pause_writing(self) -> None:
         if self.writer is None:
@@ -129,8 +136,10 @@ class WireProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         if self.writer is None:
             super().resume_writing()
-        else:
-            self.writer.resume()
+            return
+        if self.held:
+            self.pending_ping_payload = None  # it takes what it is sent; its answer nobody looks for
+        self.writer.resume()
 
     def start_keepalive(self) -> None:
         if self.ping_interval:
@@ -143,19 +152,21 @@ class WireProtocol(WebSocketsSansIOProtocol):
 
     def beat(self) -> None:
         """Once every `ping_interval`: the answer to the last ping is due, and so is the next one."""
-        if self.close_sent or self.transport.is_closing():
-            return
+        if self.close_timer is not None:
+            return  # it is about to be cut off
         if self.pending_ping_payload is None:
             self.pending_ping_payload = secrets.token_bytes(4)
             self.ping_sent_at = self.loop.time()
-            self.conn.send_ping(self.pending_ping_payload)
-            self.transport.write(b"".join(self.conn.data_to_send()))
-        elif self.held:
-            return  # it may well have answered: nobody has looked
-        elif self.transport.get_write_buffer_size():
+            if self.conn.state is State.OPEN and not self.transport.is_closing():
+                self.conn.send_ping(self.pending_ping_payload)
+                self.transport.write(b"".join(self.conn.data_to_send()))
+        elif self.transport.is_closing() or self.transport.get_write_buffer_size() > (DRAINED if self.held else 0):
             self.transport.abort()  # it takes nothing: a close would wait behind that for ever
-        else:
+        elif not self.held:  # else it may well have answered: nobody has looked
+            if self.writer is not None:
+                self.writer.stop()
             self.keepalive_timeout()
+            self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
     def shutdown(self) -> None:
         if self.handshake_complete and self.conn.state is not State.OPEN:
@@ -165,11 +176,12 @@ class WireProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        # Nothing refers to itself any more: all of it goes now, and not at some later garbage collection.
+        del self.conn.parser
         if self.writer is not None:
-            # Nothing refers to itself any more: all of it goes now, and not at some later garbage collection.
             self.writer.gone()
             self.writer = None
-            del self.queue, self.conn.parser
+            del self.queue
 
     async def run_asgi(self) -> None:
         """As uvicorn's, but that a socket which has been taken over stays open when the endpoint returns."""
@@ -183,11 +195,12 @@ class WireProtocol(WebSocketsSansIOProtocol):
             self.transport.close()
         else:
             self._returned()
+        finally:
+            # What only the handshake and the endpoint needed. The scope refers to this.
+            del self.scope, self.request, self.response, self.app_state
 
     def _returned(self) -> None:
-        if self.writer is not None and not self.disconnected:
-            # What only the handshake and the endpoint needed.
-            del self.scope, self.request, self.response, self.app_state
+        if self.writer is not None:
             self.writable = _WRITABLE
         elif not self.handshake_complete:
             self.logger.error("ASGI callable returned without completing handshake.")
