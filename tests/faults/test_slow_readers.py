@@ -115,7 +115,6 @@ async def test_one_byte_a_second_is_a_well_formed_beginning(hub: Hub, started: T
     assert slow.code in (CUT, TOO_SLOW)
     assert 1 < slow.chain.seq < last
     assert slow.chain.counts["log"] == slow.chain.seq - 1
-    slow.socket.close()
 
 
 class Crossfire:
@@ -166,6 +165,5 @@ def test_the_others_do_not_feel_those_who_read_nothing(hub_process: HubProcess, 
         watcher.read_all()
         assert watcher.code in (CUT, TOO_SLOW)
         assert watcher.chain.counts["log"] < MAX_PENDING
-        watcher.socket.close()
     assert first.peak - base < len(tasks) * (MAX_BYTES + 2 * MIB)
     assert second.peak - first.peak < (first.peak - base) / 3

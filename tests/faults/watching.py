@@ -139,9 +139,10 @@ class Watcher:
         self.rest = data[offset:]
 
     def read_all(self) -> Watcher:
-        """Until the server ends it."""
+        """Until the server ends it; then it is closed here, too."""
         while self.code is None:
             self.read()
+        self.socket.close()
         return self
 
     def send(self, message: object) -> None:
