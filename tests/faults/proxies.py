@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Callable
 
 
 class Proxy:
@@ -17,6 +18,8 @@ class Proxy:
         self._target = port
         self._flows = asyncio.Event()
         self._flows.set()
+        self.late: Callable[[bytes], float] = lambda _: 0.0
+        """Seconds for which some bytes of the server, as they were read, are held back with all that follow them."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -60,16 +63,20 @@ class Proxy:
             back, forth = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(forth)
             try:
-                await asyncio.gather(_pump(reader, forth, flows), _pump(back, writer, flows))
+                await asyncio.gather(_pump(reader, forth, flows), _pump(back, writer, flows, self))
             finally:
                 self._writers -= {writer, forth}
                 forth.transport.abort()
         writer.transport.abort()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event, proxy: Proxy | None = None
+) -> None:
     while data := await reader.read(65536):
         await flows.wait()
+        if proxy is not None and (seconds := proxy.late(data)):
+            await asyncio.sleep(seconds)
         writer.write(data)
         await writer.drain()
     writer.close()
