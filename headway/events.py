@@ -147,6 +147,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Envelope(NamedTuple):
     """An event as it travels on a channel: a routing line, then the JSON object, which no hub has to parse.
 
+    The line is `<kind> <epoch> <prev> <seq>`: all that stays the same from one progress event to the next comes first.
     `kind` is `p` (progress), `s` (state), `t` (a terminal state) or `l` (log).
     """
 
@@ -163,7 +164,7 @@ class Envelope(NamedTuple):
         fields = line.split(b" ")
         if not separator or len(fields) != 4 or fields[0] not in (b"p", b"s", b"t", b"l"):
             raise ValueError(f"not an event: {payload[:64]!r}")
-        return cls(fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), data)
+        return cls(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[2]), data)
 
     @property
     def kept(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
 from hub.message import Message
 
@@ -37,6 +38,12 @@ class Closed(Exception):
         return self.reason.encode()[:123].decode(errors="ignore")
 
 
+class Out(Protocol):
+    """Where frames go."""
+
+    def write(self, frame: bytes, /) -> None: ...
+
+
 class _Entry:
     """A place in the queue. That of progress can be taken by newer progress."""
 
@@ -50,9 +57,11 @@ class _Entry:
 class Backlog:
     """The messages of one watcher, which may watch many tasks. Most watchers never have any: it is empty until then."""
 
-    __slots__ = ("_bytes", "_closed", "_due", "_hz", "_kept", "_progress", "_queue", "_replayed")
+    __slots__ = ("_bytes", "_closed", "_due", "_hz", "_kept", "_progress", "_queue", "_replayed", "through")
 
     def __init__(self, hz: float | None = None) -> None:
+        self.through: Out | None = None
+        """Where progress may be written as it comes, which is what `push()` would do; None when it has to be kept."""
         self._hz = hz
         self._due = 0.0
         self._queue: deque[_Entry] | None = None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from hub.backlog import Backlog
 from hub.message import Message
 
-SLICE = 500
+SLICE = 1_000
 """Watchers that are sent a message in one turn of the loop: some milliseconds."""
 MAX_BEHIND = 16
 """Messages that wait for the crowd before progress is conflated: more come than this process can deliver."""

@@ -43,7 +43,7 @@ class Room:
     """
 
     __slots__ = (
-        "_ahead", "_audience", "_crowd", "_doubtful", "_epoch", "_forgotten", "_kept", "_latest", "_overrun", "_past",
+        "_ahead", "_audience", "_chain", "_crowd", "_doubtful", "_forgotten", "_latest", "_overrun", "_past",
         "_rest", "_snapshots", "_waiting", "circumstances", "ended", "epoch", "kept", "members", "seq", "syncing",
         "task_id",
     )  # fmt: skip
@@ -63,8 +63,8 @@ class Room:
         self.circumstances = Circumstances()
         self._forgotten = False
         self._doubtful = doubtful
-        self._epoch = self._kept = b""
-        """As the routing line of an event has them."""
+        self._chain = b"p"
+        """How the routing line of the next progress event begins, unless something is missing before it."""
         self._rest = b""
         self._latest: Message | None = None
         self._snapshots: dict[bool | None, Message] = {}
@@ -95,11 +95,11 @@ class Room:
     def received(self, payload: bytes) -> None:
         """A message of the channel."""
         try:
-            end = payload.find(b"\n")
-            kind, epoch, place, prev = payload[:end].split(b" ")
             # Nearly all there is, and all that has to be cheap: progress whose chain is unbroken.
-            if kind == b"p" and prev == self._kept and epoch == self._epoch and end > 0 and not self.syncing:
-                seq = int(place)
+            if payload.startswith(self._chain) and not self.syncing:
+                start = len(self._chain)
+                end = payload.index(b"\n", start)
+                seq = int(payload[start:end])
                 if seq > self.seq:
                     self.seq = seq
                     self._latest = message = Message(
@@ -112,7 +112,11 @@ class Room:
                     )
                     if self._audience:
                         for member in self._audience:
-                            member.push(message)
+                            through = member.through
+                            if through is not None:
+                                through.write(message.frame)
+                            else:
+                                member.push(message)
                     else:
                         self._deliver(message)
             elif payload.startswith(NOTE):
@@ -253,7 +257,7 @@ class Room:
 
     def _moved(self, epoch: int, seq: int, kept: int) -> None:
         self.epoch, self.seq, self.kept = epoch, seq, kept
-        self._epoch, self._kept = b"%d" % epoch, b"%d" % kept
+        self._chain = b"p %d %d " % (epoch, kept)
 
     def _apply(self, envelope: Envelope) -> None:
         message = Message.of(self.task_id, envelope)
@@ -284,13 +288,14 @@ class Room:
         self._crowd.deliver(self.snapshot(recovered=False), members)
 
     def _push(self, message: Message, members: Iterable[Backlog]) -> None:
+        present, ahead = self.members, self._ahead
         for member in members:
-            if member not in self.members:
+            if member not in present:
                 continue  # it has left since the event came
-            if member in self._ahead:
-                if (message.epoch, message.seq) <= self._ahead[member]:
+            if ahead and member in ahead:
+                if (message.epoch, message.seq) <= ahead[member]:
                     continue
-                del self._ahead[member]
+                del ahead[member]
             if message.type == "snapshot":
                 member.open(message)
             else:

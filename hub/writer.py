@@ -70,7 +70,7 @@ class Gathered:
 class Writer(Backlog):
     """Sends one socket its messages: straight through, or, when it takes none, what its backlog makes of them."""
 
-    __slots__ = ("_empty", "_out", "_paused", "_socket", "_through", "_timer", "listener")
+    __slots__ = ("_empty", "_out", "_paused", "_socket", "_timer", "listener")
 
     def __init__(self, socket: Socket, listener: Listener) -> None:
         super().__init__()
@@ -80,26 +80,25 @@ class Writer(Backlog):
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
         self._paused = False
-        self._through = True
-        """Whether a message may be written as it comes: the usual case, and the one that has to be cheap."""
+        self.through = self._out
 
     def push(self, message: Message) -> None:
-        if self._through:
-            self._out.write(message.frame)
+        if self.through is not None:
+            self.through.write(message.frame)
             if message.last:
                 self.listener.told(message)
         else:
             super().push(message)
 
     def open(self, snapshot: Message, missed: Sequence[Message] = ()) -> None:
-        if self._through and not missed:
+        if self.through is not None and not missed:
             self.push(snapshot)
         else:
             super().open(snapshot, missed)
 
     def tell(self, message: Message) -> None:
-        if self._through:
-            self._out.write(message.frame)
+        if self.through is not None:
+            self.through.write(message.frame)
         else:
             super().tell(message)
 
@@ -113,7 +112,7 @@ class Writer(Backlog):
     def pause(self) -> None:
         """The transport's buffer is full."""
         self._paused = True
-        self._through = False
+        self.through = None
 
     def resume(self) -> None:
         """The transport's buffer has drained."""
@@ -135,7 +134,7 @@ class Writer(Backlog):
         del self.listener, self._socket, self._out  # which refer to this
 
     def _arrived(self) -> None:
-        self._through = False
+        self.through = None
         if not self._paused:
             self._flush()
 
@@ -157,7 +156,7 @@ class Writer(Backlog):
         if self._closed is not None:
             self._socket.finish(self._closed)
         else:
-            self._through = self._hz is None
+            self.through = self._out if self._hz is None else None
 
     def _write_some(self) -> bool:
         """One chunk, in one write; whether there was progress in it."""

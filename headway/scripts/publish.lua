@@ -75,7 +75,7 @@ if kind == 'progress' then
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'seq', seq, 'kept', kept, 'attempt', attempt, 'state', state,
     'amount', amount, 'percent', percent, 'peak', peak, 'message', said, 'rest', rest)
   if seq == 1 then redis.call('EXPIRE', KEYS[1], ARGV[12]) end
-  redis.call('SPUBLISH', KEYS[4], 'p ' .. epoch .. ' ' .. seq .. ' ' .. kept .. '\n' .. event)
+  redis.call('SPUBLISH', KEYS[4], 'p ' .. epoch .. ' ' .. kept .. ' ' .. seq .. '\n' .. event)
   return {seq, attempt, epoch}
 end
 
@@ -105,7 +105,7 @@ else
   end
 end
 
-local sent = letter .. ' ' .. epoch .. ' ' .. seq .. ' ' .. kept .. '\n' .. event
+local sent = letter .. ' ' .. epoch .. ' ' .. kept .. ' ' .. seq .. '\n' .. event
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[14], seq .. '-0', 'e', sent)
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[15], '*', 'e', sent)
 local ttl = letter == 't' and ARGV[13] or ARGV[12]

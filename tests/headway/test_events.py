@@ -53,7 +53,7 @@ def test_cursors_are_ordered_by_epoch_then_seq() -> None:
 
 def test_an_envelope_is_taken_apart() -> None:
     """Routing line, newline, JSON; newlines after the first belong to the JSON."""
-    envelope = Envelope.parse(b'l 1763650000000 17 9\n{"a":\n1}')
+    envelope = Envelope.parse(b'l 1763650000000 9 17\n{"a":\n1}')
     assert envelope == ("l", 1763650000000, 17, 9, b'{"a":\n1}')
     assert envelope.cursor == Cursor(1763650000000, 17)
 

@@ -76,7 +76,8 @@ class Publisher:
 
 def payload_of(envelope: Envelope) -> bytes:
     """As the publish script sends it."""
-    return b"%s %d %d %d\n%s" % (envelope.kind.encode(), *envelope[1:4], envelope.data)
+    kind, epoch, seq, prev, data = envelope
+    return b"%s %d %d %d\n%s" % (kind.encode(), epoch, prev, seq, data)
 
 
 def waiting(mailbox: Mailbox) -> list[Message]:
