@@ -13,8 +13,9 @@ import time
 import redis
 
 from headway import keys
-from headway.events import State
+from headway.events import Envelope, State
 from headway.store import KEEP, source
+from tests.hub.envelopes import payload_of
 
 BATCH = 1_000
 
@@ -41,12 +42,13 @@ def main(url: str, task_id: str, rate: str, seconds: str) -> None:
     sys.stdout.write(f"{batches} {batches * BATCH / (time.monotonic() - began):.0f}\n")
 
 
-def _progress(task_id: str, epoch: int, seq: int, kept: int) -> str:
-    return (
-        f'p {epoch} {seq} {kept}\n{{"v":1,"type":"progress","task_id":"{task_id}","cursor":"{epoch}-{seq}","seq":{seq},'
-        f'"prev":{kept},"attempt":1,"state":"PROGRESS","current":{seq},"total":null,"unit":"rows","stage":null,'
-        f'"percent":null,"message":"importing rows","rate":812.3,"eta":null,"stalled":false,"ts":{time.time():.6f}}}'
+def _progress(task_id: str, epoch: int, seq: int, kept: int) -> bytes:
+    event = (
+        f'{{"v":1,"type":"progress","task_id":"{task_id}","cursor":"{epoch}-{seq}","seq":{seq},"prev":{kept},'
+        f'"attempt":1,"state":"PROGRESS","current":{seq},"total":null,"unit":"rows","stage":null,"percent":null,'
+        f'"message":"importing rows","rate":812.3,"eta":null,"stalled":false,"ts":{time.time():.6f}}}'
     )
+    return payload_of(Envelope("p", epoch, seq, kept, event.encode()))
 
 
 def _line(task_id: str, number: int) -> list[str | int]:
