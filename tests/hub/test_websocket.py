@@ -146,7 +146,7 @@ async def test_before_during_and_after_all_see_the_same_end(hub: Hub, new_task: 
     async with asyncio.TaskGroup() as group:
         watching = [group.create_task(watch()) for watch in (socket, sse, polling)]
         rooms = hub.services.connections._open  # noqa: SLF001
-        await until(lambda: task.id in rooms and len(rooms[task.id].room.members) == 2)
+        await until(lambda: task.id in rooms and len(rooms[task.id].room.members) == 3)
         task.became(State.STARTED)
         for number in range(1, 60):
             task.progress(number)
