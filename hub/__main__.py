@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import socket
 import sys
 
@@ -17,7 +16,6 @@ from hub import garbage
 from hub.app import create_app
 from hub.server import Server
 from hub.settings import SettingsError, load
-from hub.telemetry import not_a_handshake
 from hub.wire import WireProtocol
 
 GRACE = 5
@@ -56,7 +54,6 @@ def listen(host: str, port: int, fd: int | None) -> socket.socket:
 
 def configuration(app: Starlette) -> uvicorn.Config:
     """How uvicorn serves the app."""
-    logging.getLogger("uvicorn.error").addFilter(not_a_handshake)
     return uvicorn.Config(
         app,
         log_config=None,

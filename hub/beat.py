@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 SECTORS = 16
 """Parts of a round: sockets that were opened at the same time are not all asked at the same time for ever."""
@@ -48,7 +51,10 @@ class Beat:
     def _next(self) -> None:
         self._now = (self._now + 1) % SECTORS
         for member in tuple(self._sectors[self._now]):
-            member.beat()
+            try:
+                member.beat()
+            except Exception:  # one heart that fails must not stop all the others
+                logger.exception("a heartbeat failed")
         self._timer = None
         if any(self._sectors):
             self._timer = asyncio.get_running_loop().call_later(self._pause, self._next)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
@@ -28,11 +27,6 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 _DEFAULTS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
-
-
-def not_a_handshake(record: logging.LogRecord) -> bool:
-    """A filter for uvicorn's log: its lines about WebSocket handshakes carry the query, where tokens may be."""
-    return '"WebSocket %s"' not in str(record.msg)
 
 
 class Telemetry:

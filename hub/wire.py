@@ -9,6 +9,7 @@ goes with them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import socket
 from collections.abc import Coroutine
@@ -27,6 +28,11 @@ from websockets.protocol import State
 from hub.backlog import Closed
 from hub.beat import Beat
 from hub.writer import Gathered, Listener, Writer
+
+logger = logging.getLogger(__name__)
+# Of every handshake uvicorn and websockets write two lines, with the query, where tokens may be. hub.websocket writes
+# one of every socket, at its end.
+logger.setLevel(logging.WARNING)
 
 EXTENSION = "headway.wire"
 """Where an app finds its socket's protocol: in `scope["extensions"]`, when the server speaks it."""
@@ -61,12 +67,19 @@ class WireProtocol(WebSocketsSansIOProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.logger = self.conn.logger = logger
+        self.conn.debug = False
         self.writer: Writer | None = None
         self.out: asyncio.WriteTransport | Gathered
         """Where the frames of an app go that has taken the socket over."""
         self.held = False
         """Whether nothing is read, since the client has asked for more than has been done."""
         self.sector = -1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvicorn's HTTP protocol hands its connection over. It and its parser refer to each other, and would stay.
+        vars(cast("asyncio.Transport", transport).get_protocol()).pop("parser", None)
+        super().connection_made(transport)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from hub.beat import SECTORS, Beat
 from tests.hub.envelopes import Clock
 
@@ -72,6 +74,25 @@ def test_members_may_leave_while_they_are_called() -> None:
         assert all(len(heart.beats) <= 1 for heart in sectors)
 
     Clock.run(work)
+
+
+def test_a_heart_that_fails_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the round goes on."""
+
+    async def work() -> None:
+        class Broken(Heart):
+            def beat(self) -> None:
+                raise RuntimeError("broken")
+
+        beat, hearts = Beat(16.0), [Broken(), Heart(), Broken(), Heart()]
+        sectors = [beat.add(heart) for heart in hearts]
+        await asyncio.sleep(16.5 * 2)
+        assert [len(heart.beats) for heart in hearts] == [0, 2, 0, 2]
+        for heart, sector in zip(hearts, sectors, strict=True):
+            beat.remove(heart, sector)
+
+    Clock.run(work)
+    assert "a heartbeat failed" in caplog.text
 
 
 def test_one_for_each_loop_and_interval() -> None:

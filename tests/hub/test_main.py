@@ -186,10 +186,11 @@ async def test_sigterm_hands_everybody_over(start: HubFactory, redis_url: str) -
     assert "Traceback" not in output, output
 
 
-async def test_what_is_logged(start: HubFactory, redis_url: str) -> None:
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+async def test_what_is_logged(start: HubFactory, redis_url: str, level: str) -> None:
     """JSON lines with the request's and the task's id, uvicorn's own among them; what is in a query is in none."""
     port = free_port()
-    hub = start("--port", str(port))
+    hub = start("--port", str(port), HEADWAY_LOG_LEVEL=level)
     await asyncio.to_thread(hub.serves, port)
     with redis.Redis.from_url(redis_url) as client:
         task = Task(client)
