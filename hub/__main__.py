@@ -89,10 +89,8 @@ def main() -> int:
     if settings.auth == "off":
         structlog.get_logger().warning("HEADWAY_AUTH=off: everybody who reaches this hub may watch and submit")
     app = create_app(settings)
-    server = Server(configuration(app), app)
-    pauses = garbage.tame()
+    server = Server(configuration(app), app, garbage.tame())
     server.run([listening])
-    pauses.tell()
     return 0 if server.started else 1
 
 

@@ -14,8 +14,10 @@ from hub import garbage
 @pytest.fixture
 def pauses() -> Iterator[garbage.Pauses]:
     """A tamed collector, which is let loose again."""
+    thresholds = gc.get_threshold()
     pauses = garbage.tame()
     yield pauses
+    gc.set_threshold(*thresholds)
     gc.callbacks.remove(pauses)
     gc.unfreeze()
 
