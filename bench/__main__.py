@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bench import fanout, plot, polling, publish, targets, track
 from bench.nchan import NchanMemory, NchanRedis
-from bench.servers import CACHE, ROOT, Floor, Headway, Node, PeerError, Server, Stage, Starlette
+from bench.servers import CACHE, ROOT, Floor, Headway, Headways, Node, PeerError, Server, Stage, Starlette
 from deploy.postgres import Postgres
 
 SPARE = 500
@@ -88,7 +88,7 @@ def sockets(parts: list[str], *, quick: bool) -> tuple[targets.Results, list[str
     if sys.platform != "linux":
         return {}, ["fan-out is measured on Linux only: it reads the kernel's accounts in /proc"]
     plan, limit = fanout.QUICK if quick else fanout.Plan(), raised_limit()
-    servers, notes = present([Headway(), NchanRedis(), Node(), Starlette(), NchanMemory(), Floor()])
+    servers, notes = present([Headway(), Headways(), NchanRedis(), Node(), Starlette(), NchanMemory(), Floor()])
     if limit < plan.crowd + SPARE:
         plan = plan._replace(crowd=limit - SPARE)
         notes.append(f"only {plan.crowd:,} sockets instead of {fanout.CROWD:,}: ulimit -Hn is {limit:,}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -51,7 +52,7 @@ class Server:
 
     def __init__(self) -> None:
         self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._log = Path()
 
     @property
@@ -82,34 +83,54 @@ class Server:
     @property
     def pids(self) -> list[int]:
         """The processes whose CPU and memory count."""
-        assert self._process is not None
-        return [self._process.pid]
+        return [process.pid for process in self._processes]
 
     def stop(self) -> None:
         """End it, in order if it can."""
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(3)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(3)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes.clear()
 
-    def _run(self, stage: Stage, command: Sequence[str], env: Mapping[str, str], cwd: Path = ROOT) -> None:
+    def last_words(self) -> dict[str, float]:
+        """What it has measured itself: metric → figure, once it has ended."""
+        return {}
+
+    def _run(
+        self,
+        stage: Stage,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path = ROOT,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("HEADWAY", "CELERY"))}
-        self._log = stage.folder / f"{self.name}.log"
+        self._log = self._log_in(stage)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=cwd, env={**clean, **env}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env={**clean, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=pass_fds,
             )
+        self._processes.append(process)
         deadline = time.monotonic() + 20
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise PeerError(f"{self.name} does not start: {self._log.read_text(errors='replace')[-800:]}")
             time.sleep(0.05)
+
+    def _log_in(self, stage: Stage) -> Path:
+        return stage.folder / f"{self.name}.log"
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
@@ -123,19 +144,42 @@ class Headway(Server):
     prefix = "/ws/task/"
     headers = ("Sec-WebSocket-Protocol: headway.v1",)
     greeted = True
+    hubs = 1
 
     def start(self, stage: Stage) -> None:
-        self.port = free_port()
         env = {
             "HEADWAY_REDIS_URL": stage.redis_url,
             "DATABASE_URL": stage.database_url,
             "HEADWAY_STORAGE": str(stage.folder / "storage"),
         }
         feed.begin_all(stage.redis_url, self.names, 1_000)
-        self._run(stage, [sys.executable, "-m", "hub", "--port", str(self.port)], env)
+        self._begin = log.stat().st_size if (log := self._log_in(stage)).exists() else 0
+        with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
+            self.port = listening.getsockname()[1]
+            command = [sys.executable, "-m", "hub", "--fd", str(listening.fileno())]
+            for _ in range(self.hubs):
+                self._run(stage, command, env, pass_fds=[listening.fileno()])
 
     def publisher(self, stage: Stage, tasks: int) -> Publisher:
         return Publisher([RedisLane(stage.redis_url)], feed.scripted(self.names, tasks), tasks)
+
+    def last_words(self) -> dict[str, float]:
+        pauses = [float(pause) for pause in re.findall(r'"longest_ms":([\d.]+)', self._said())]
+        return {"gc_pause_max_ms": max(pauses)} if pauses else {}
+
+    def _answers(self) -> bool:
+        # The port answers before anybody serves it: it is ours, and the hubs inherit it.
+        return self._said().count("Application startup complete") == len(self._processes)
+
+    def _said(self) -> str:
+        return self._log.read_bytes()[self._begin :].decode(errors="replace")
+
+
+class Headways(Headway):
+    """Two of them on one port, as `make up HUBS=2` runs them."""
+
+    name = "headway_2"
+    hubs = 2
 
 
 class Starlette(Server):

@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results.json"
 Results = dict[str, dict[str, float]]
 """Metric → server → figure."""
 
-COLUMNS = ("headway", "starlette", "node", "nchan_redis", "nchan_memory", "floor")
+COLUMNS = ("headway", "headway_2", "starlette", "node", "nchan_redis", "nchan_memory", "floor")
 """Servers with a column of their own; all others share the last."""
 
 
