@@ -157,8 +157,10 @@ class Measurement:
                     rooms.append((trial, stack.enter_context(trial.room(sockets, tasks))))
                 except FAILURES as failure:
                     self.notes[f"{trial.server.name} failed with {sockets:,} sockets: {failure}"] = None
-            for _ in range(self._plan.rounds):
-                for trial, room in list(rooms):
+            for number in range(self._plan.rounds):
+                # Another one begins each time: whoever comes after a cheap one finds another machine.
+                begin = number % max(1, len(rooms))
+                for trial, room in [*rooms[begin:], *rooms[:begin]]:
                     try:
                         window = room.window(rate or trial.server.events_per_second, self._plan.window)
                     except FAILURES as failure:
