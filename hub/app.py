@@ -86,6 +86,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
     link = Link(client)
     store = AsyncStore(client)
     connections = Connections(link, store)
+    link.turned = connections.turned
     database = history.engine(settings)
     broker = Broker(settings)
     storage = Storage(settings.storage)

@@ -16,6 +16,7 @@ import redis
 from headway import keys
 from headway.events import Cursor
 from headway.store import Snapshot
+from hub.audience import Audience
 from hub.backlog import Backlog
 from hub.link import Listener
 from hub.rooms import Room
@@ -54,7 +55,8 @@ class _Open:
     """A room with its subscription."""
 
     def __init__(self, manager: Connections, task_id: str) -> None:
-        self.room = Room(task_id, lambda: manager.resync(self), asyncio.get_running_loop().call_soon)
+        loop = asyncio.get_running_loop()
+        self.room = Room(task_id, lambda: manager.resync(self), loop.call_soon, manager.news.append)
         self.channel = keys.of(task_id).channel
         self.entering = 0
         self.opening: asyncio.Task[None]
@@ -70,6 +72,8 @@ class Connections:
         self._open: dict[str, _Open] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = asyncio.Semaphore(CONCURRENT_READS)
+        self.news: list[Audience] = []
+        """Those for whom events have come in this turn."""
 
     @property
     def rooms(self) -> int:
@@ -108,7 +112,7 @@ class Connections:
         member.drop(task_id)
         place = self._open.get(task_id)
         if place is not None:
-            place.room.dismiss(member)
+            place.room.audience.dismiss(member)
             self._linger(place)
 
     def resync(self, place: _Open) -> None:
@@ -116,8 +120,17 @@ class Connections:
         if place.room.syncing:
             place.room.doubt()
         else:
-            place.room.syncing = True
+            place.room.hold()
             self._spawn(self._resync(place))
+
+    def turned(self) -> None:
+        """The link has heard all that there is for now: deliver it."""
+        for audience in self.news:
+            try:
+                audience.flush()
+            except Exception:  # it must not silence all the others
+                logger.exception("events cannot be delivered")
+        self.news.clear()
 
     async def aclose(self) -> None:
         """End all background work; rooms hear nothing after this."""
@@ -178,7 +191,7 @@ class Connections:
                 return
             if place.room.lost() if snapshot is None else place.room.sync(snapshot, since):
                 return
-            place.room.syncing = True
+            place.room.hold()
 
     def _linger(self, place: _Open) -> None:
         if place.room.members or place.entering or place.closing or self._open.get(place.room.task_id) is not place:

@@ -31,11 +31,12 @@ class Line(asyncio.Protocol):
         transport: asyncio.WriteTransport,
         hears: dict[bytes, Callable[[bytes], None]],
         answered: Callable[[object], None],
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
         """From here on `hears`, by channel, is called with the payload of each message.
 
-        `answered` is called with every other reply. An exception ends the line, and so does an answer that makes no
-        sense; one that is raised by who hears a channel is logged.
+        `answered` is called with every other reply, and `turned` after all that arrived at once. An exception ends the
+        line, and so does an answer that makes no sense; one that is raised by who hears a channel is logged.
         """
         loop = asyncio.get_running_loop()
         self.heard = False
@@ -46,6 +47,7 @@ class Line(asyncio.Protocol):
         self._call_soon = loop.call_soon
         self._hears = hears
         self._answered = answered
+        self._turned = turned
         self._unsent: list[bytes] = []
         self._paused = False
         reader = hiredis.Reader(
@@ -75,6 +77,7 @@ class Line(asyncio.Protocol):
             else:
                 for start in range(0, len(data), PIECE):
                     self._hear(data[start : start + PIECE])
+            self._turned()
         except Exception as error:
             self._end(error)
 

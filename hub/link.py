@@ -65,6 +65,8 @@ class Link:
         self._asked: dict[bytes, deque[_Question]] = {}
         """What has been asked of each channel; the server answers in the order of the questions."""
         self._line: Line | None = None
+        self.turned: Callable[[], None] = lambda: None
+        """Called when the listeners have heard all that has arrived at once."""
         self.connected = asyncio.Event()
 
     async def subscribe(self, channel: str, listener: Listener) -> None:
@@ -122,7 +124,7 @@ class Link:
         # Nothing is due after the handshake: what is there was not asked for, or is the end of the stream.
         if writer is None or writer.is_closing() or await connection.can_read():
             raise redis.ConnectionError("the server hung up, or spoke before it was asked")
-        return Line(writer.transport, self._hears, self._answered)
+        return Line(writer.transport, self._hears, self._answered, self.turned)
 
     async def _converse(self, line: Line) -> None:
         """Restore the subscriptions and see that the server stays there; raises why it did not."""

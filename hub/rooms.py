@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Iterable, Sequence
-
-import msgspec
+from collections.abc import Callable
 
 from headway.events import NOTE, Cursor, Envelope, Note
 from headway.store import Snapshot
+from hub.audience import Audience
 from hub.backlog import Backlog
 from hub.circumstances import Circumstances
-from hub.crowd import SLICE, Crowd
 from hub.message import Message, frame
 from hub.past import Past, missed_by, unbroken
 
@@ -39,13 +37,12 @@ class Verdict(enum.Enum):
 class Room:
     """One watched task, which listens to the task's channel itself.
 
-    `doubtful` is called when the store has to be read; `soon` calls back when others have had their turn.
+    `doubtful` is called when the store has to be read; see `Audience` for `soon` and `arrived`.
     """
 
     __slots__ = (
-        "_ahead", "_audience", "_chain", "_crowd", "_doubtful", "_forgotten", "_latest", "_overrun", "_past",
-        "_rest", "_snapshots", "_waiting", "circumstances", "ended", "epoch", "kept", "members", "seq", "syncing",
-        "task_id",
+        "_chain", "_doubtful", "_forgotten", "_latest", "_overrun", "_past", "_rest", "_snapshots", "_waiting",
+        "audience", "circumstances", "ended", "epoch", "kept", "seq", "syncing", "task_id",
     )  # fmt: skip
 
     def __init__(
@@ -53,9 +50,10 @@ class Room:
         task_id: str,
         doubtful: Callable[[], None] = lambda: None,
         soon: Callable[[Callable[[], None]], object] = lambda call: call(),
+        arrived: Callable[[Audience], object] = lambda audience: audience.flush(),
     ) -> None:
         self.task_id = task_id
-        self.members: set[Backlog] = set()
+        self.audience = Audience(lambda: self.snapshot(recovered=False), soon, arrived)
         self.epoch = self.seq = self.kept = 0
         self.ended = False
         self.syncing = True
@@ -68,14 +66,14 @@ class Room:
         self._rest = b""
         self._latest: Message | None = None
         self._snapshots: dict[bool | None, Message] = {}
-        self._audience: tuple[Backlog, ...] = ()
-        """The members, when an event is simply for all of them; empty when it has to be looked at who gets it."""
-        self._ahead: dict[Backlog, tuple[int, int]] = {}
-        """Members that know more than what comes next, as the store or a snapshot has told them: up to where."""
-        self._crowd = Crowd(self._push, soon)
         self._past = Past()
         self._waiting: list[Envelope] = []
         self._overrun = False
+
+    @property
+    def members(self) -> set[Backlog]:
+        """Who watches."""
+        return self.audience.members
 
     @property
     def cursor(self) -> Cursor:
@@ -110,15 +108,7 @@ class Room:
                         seq=seq,
                         prev=self.kept,
                     )
-                    if self._audience:
-                        for member in self._audience:
-                            through = member.through
-                            if through is not None:
-                                through.write(message.frame)
-                            else:
-                                member.push(message)
-                    else:
-                        self._deliver(message)
+                    self.audience.bring(message)
             elif payload.startswith(NOTE):
                 self.circumstances.noted(Note.parse(payload))
             elif self.feed(Envelope.parse(payload)) is Verdict.GAP:
@@ -159,10 +149,16 @@ class Room:
                 self._apply(envelope)
         else:
             self._adopt(snapshot, None)
-            self._restart(tuple(self.members))
+            self.audience.restart()
         self.circumstances.synced(snapshot)
         self._forgotten = False
+        self.audience.answered((snapshot.epoch, snapshot.seq))
         return self._catch_up()
+
+    def hold(self) -> None:
+        """The store is about to be read: what comes meanwhile waits."""
+        self.syncing = True
+        self.audience.asked()
 
     def doubt(self) -> None:
         """The link was broken while the store is being read: the answer may be from before, so it is read once more."""
@@ -176,20 +172,20 @@ class Room:
     def admit(self, member: Backlog, cursor: Cursor | None) -> bool:
         """Let a watcher in with what its cursor has missed; False if that is further back than the room remembers."""
         if cursor is None:
-            self._enter(member, None)
+            self.audience.let_in(member, self.snapshot())
         elif cursor.epoch != self.epoch:
-            self._enter(member, recovered=False)
+            self.audience.let_in(member, self.snapshot(recovered=False))
         elif cursor.seq > self.seq or (missed := self._past.since(cursor.seq)) is None:
             return False
         else:
-            self._enter(member, recovered=True, missed=missed)
+            self.audience.let_in(member, self.snapshot(recovered=True), missed)
         return True
 
     def admit_from(self, member: Backlog, cursor: Cursor, snapshot: Snapshot) -> None:
         """Let a watcher in whose cursor the store was asked about: its answer and the room's events, merged by seq."""
         if snapshot.epoch < self.epoch:
             # The store has lost the task's past since it was asked.
-            self._enter(member, recovered=False)
+            self.audience.let_in(member, self.snapshot(recovered=False))
             return
         missed = [Message.of(self.task_id, envelope) for envelope in snapshot.missed]
         if (snapshot.epoch, snapshot.seq) > (self.epoch, self.seq):
@@ -198,24 +194,17 @@ class Room:
             told = Message.snapshot(
                 self.task_id, position, snapshot.kept, snapshot.rest, snapshot.recovered, ended=snapshot.state.terminal
             )
-            self._ahead[member] = (snapshot.epoch, snapshot.seq)
-            self._open(member, told, missed if snapshot.recovered else ())
+            self.audience.let_in(member, told, missed if snapshot.recovered else (), ahead=True)
             return
         since = self._past.since(snapshot.kept)
         missed += since or ()
         recovered = snapshot.recovered and since is not None and unbroken(missed, cursor)
-        self._enter(member, recovered=recovered, missed=missed if recovered else ())
-
-    def dismiss(self, member: Backlog) -> None:
-        """The watcher is gone; twice is harmless."""
-        self.members.discard(member)
-        self._audience = ()
-        self._ahead.pop(member, None)
+        self.audience.let_in(member, self.snapshot(recovered=recovered), missed if recovered else ())
 
     def close(self) -> None:
         """Nobody comes any more. What it remembers goes now, and not at some later garbage collection."""
         self._doubtful = lambda: None
-        self._crowd = Crowd(lambda *_: None, lambda _: None)
+        self.audience.close()
 
     def snapshot(self, recovered: bool | None = None) -> Message:
         """The task's present as a `snapshot` event: one for all who come before the next event."""
@@ -229,20 +218,6 @@ class Room:
             told = Message.snapshot(self.task_id, self.cursor, self.kept, self._rest, recovered, ended=self.ended)
             self._snapshots[recovered] = told
         return told
-
-    def _enter(self, member: Backlog, recovered: bool | None, missed: Sequence[Message] = ()) -> None:
-        self._ahead.pop(member, None)
-        self._open(member, self.snapshot(recovered), missed)
-
-    def _open(self, member: Backlog, snapshot: Message, missed: Sequence[Message]) -> None:
-        self.members.add(member)
-        self._audience = ()
-        if self._crowd:
-            self._ahead[member] = (snapshot.epoch, snapshot.seq)  # what is still being delivered is in its snapshot
-        if missed:
-            # Nobody may resume from a snapshot that missed events follow: they would be passed over.
-            snapshot = msgspec.structs.replace(snapshot, epoch=0, last=False)
-        member.open(snapshot, missed)
 
     def _adopt(self, snapshot: Snapshot, since: Cursor | None) -> None:
         self._moved(snapshot.epoch, snapshot.seq, snapshot.kept)
@@ -269,37 +244,7 @@ class Room:
             self.ended = envelope.terminal
         if message.type == "state":
             self.circumstances.changed(envelope.seq)
-        self._deliver(message)
-
-    def _deliver(self, message: Message) -> None:
-        members = tuple(self.members)
-        if len(members) <= SLICE and not self._crowd:
-            self._push(message, members)
-            if not self._ahead:
-                self._audience = members
-        elif not self._crowd.deliver(message, members):
-            # Far more comes than can be delivered: nobody is told half of it as if it were all.
-            self._restart(members)
-
-    def _restart(self, members: Sequence[Backlog]) -> None:
-        """Tell watchers where the task stands, and that what they have missed cannot be told."""
-        self._crowd.clear()
-        self._ahead.clear()
-        self._crowd.deliver(self.snapshot(recovered=False), members)
-
-    def _push(self, message: Message, members: Iterable[Backlog]) -> None:
-        present, ahead = self.members, self._ahead
-        for member in members:
-            if member not in present:
-                continue  # it has left since the event came
-            if ahead and member in ahead:
-                if (message.epoch, message.seq) <= ahead[member]:
-                    continue
-                del ahead[member]
-            if message.type == "snapshot":
-                member.open(message)
-            else:
-                member.push(message)
+        self.audience.bring(message)
 
     def _catch_up(self) -> bool:
         self.syncing = False
@@ -308,4 +253,5 @@ class Room:
         for envelope in waiting:
             if self.feed(envelope) is Verdict.GAP:
                 complete = False
+        self.audience.flush()
         return complete

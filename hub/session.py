@@ -42,6 +42,8 @@ class Session:
     decoder: ClassVar[Any]
     finishes: ClassVar[bool] = False
     """Whether the end of a task ends the socket."""
+    gathers: ClassVar[bool] = False
+    """Whether what leaves in one turn may come from several rooms."""
 
     def __init__(self, services: Services, out: Mailbox | Writer) -> None:
         self.services = services
@@ -115,6 +117,7 @@ class ManySession(Session):
     __slots__ = ("joined",)
 
     decoder = wishes.many
+    gathers = True
 
     def __init__(self, services: Services, out: Mailbox | Writer) -> None:
         super().__init__(services, out)

@@ -23,7 +23,7 @@ from hub.security import host_allowed, origin_allowed
 from hub.services import Services
 from hub.session import ManySession, Session, TaskSession, Work
 from hub.wire import EXTENSION, WireProtocol
-from hub.writer import Writer
+from hub.writer import Gathered, Writer
 
 log = structlog.get_logger()
 access = structlog.get_logger("hub.access")
@@ -58,6 +58,8 @@ class _Attached:
         self._busy = True
         self._work: asyncio.Task[None] | None = None
         self._waiting: deque[dict[str, Any]] | None = None
+        if kind.gathers:
+            protocol.out = Gathered(protocol.loop, protocol.transport)
         self._writer = Writer(protocol, self)
         self._session = kind(services, self._writer)
 

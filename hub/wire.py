@@ -15,7 +15,6 @@ import socket
 from collections.abc import Coroutine
 from typing import Any, cast
 
-import uvloop
 from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
@@ -89,8 +88,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
             # chunk, so a new one begins where that one is.
             self.conn.parser = WebSocket.parse(self.conn)
             next(self.conn.parser)
-            gathers = isinstance(self.loop, uvloop.Loop)
-            self.out = self.transport if gathers else Gathered(self.loop, self.transport)
+            self.out = self.transport
 
     def attach(self, writer: Writer) -> None:
         """Take the accepted socket over: from now on it is written through the writer and heard by its listener.

@@ -13,7 +13,7 @@ from hub.backlog import Backlog, Closed
 from hub.message import Message
 
 CHUNK = 32 * 1024
-"""Bytes of a backlog that are handed over at once."""
+"""Bytes that are handed over at once: between two of them a transport can say that it is enough."""
 
 
 class Listener(Protocol):
@@ -38,10 +38,7 @@ class Socket(Protocol):
 
 
 class Gathered:
-    """A transport's write() that gathers the frames of one turn of the loop into one system call.
-
-    uvloop's transports do so by themselves; those of the standard library call the kernel at once, each time.
-    """
+    """A transport's write() that gathers the frames of one turn of the loop, of any number of rooms, into one."""
 
     __slots__ = ("_frames", "_loop", "_size", "_transport")
 

@@ -113,6 +113,7 @@ class Server:
         listener = self.subscribed.get(keys.of(task_id).channel)
         if listener is not None:
             listener.received(payload_of(envelope))
+            self.connections.turned()
 
     def cut(self) -> None:
         """The link breaks: what is on its way is lost."""

@@ -138,7 +138,7 @@ def test_who_leaves_meanwhile_hears_nothing_more(task: Publisher) -> None:
     unserved = [watcher for watcher in watchers if not waiting_for(watcher)]
     gone, back = unserved[:2]
     for watcher in (gone, back):
-        room.dismiss(watcher.mailbox)
+        room.audience.dismiss(watcher.mailbox)
     room.admit(back.mailbox, None)
     turns.run()
     assert waiting(gone.mailbox) == []

@@ -277,7 +277,7 @@ def test_who_was_dismissed_hears_nothing(task: Publisher) -> None:
     room = loaded(task)
     watcher = joined(room)
     for _ in range(2):
-        room.dismiss(watcher.mailbox)
+        room.audience.dismiss(watcher.mailbox)
     room.feed(task.said())
     assert waiting(watcher.mailbox) == []
 

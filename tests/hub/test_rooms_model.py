@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from headway.events import Cursor, State
-from hub import crowd, rooms
+from hub import audience, crowd
 from hub.connections import LINGER
 from hub.mailbox import Mailbox
 from tests.hub.envelopes import Clock, Publisher, Watcher, waiting
@@ -213,7 +213,7 @@ class Crowds(Rooms):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        for module in (crowd, rooms):
+        for module in (crowd, audience):
             self.patch.setattr(module, "SLICE", 1)
 
     def teardown(self) -> None:
