@@ -14,13 +14,14 @@ from bench.targets import COLUMNS, Results, number
 
 NAMES = {
     "headway": "Headway",
+    "headway_2": "Headway, 2 processes",
     "starlette": "Starlette loop",
     "node": "Node ws",
     "nchan_redis": "nginx+Nchan, Redis",
     "nchan_memory": "nginx+Nchan, memory",
     "floor": "bare send() in C",
 }
-OURS, PEERS = "#0b6e4f", ("#9aa5b1", "#7b8794", "#b08968", "#ddb892", "#3e4c59")
+OURS, PEERS = "#0b6e4f", ("#5fa98c", "#9aa5b1", "#7b8794", "#b08968", "#ddb892", "#3e4c59")
 SIZES = (1, 10, 100, 1_000, 10_000)
 
 
@@ -50,7 +51,8 @@ def _drawn(growth: dict[int, dict[str, float]], weights: dict[str, float]) -> Fi
     return figure
 
 
-def _colour(server: str) -> str:
+def colour(server: str) -> str:
+    """The colour of a server, as matplotlib writes one."""
     return OURS if server == "headway" else PEERS[COLUMNS.index(server) - 1]
 
 
@@ -59,7 +61,7 @@ def _bars(axes: Axes, figures: dict[str, float], title: str, unit: str) -> None:
     drawn = axes.barh(
         [NAMES[server] for server in servers],
         [figures[server] for server in servers],
-        color=[_colour(server) for server in servers],
+        color=[colour(server) for server in servers],
     )
     axes.bar_label(drawn, [number(figures[server]) for server in servers], padding=3)
     axes.invert_yaxis()
@@ -74,7 +76,7 @@ def _lines(axes: Axes, growth: dict[int, dict[str, float]]) -> None:
         points = [(size, figures[server]) for size, figures in growth.items() if server in figures]
         if points:
             width = 2.5 if server == "headway" else 1.5
-            axes.plot(*zip(*points, strict=True), marker="o", label=NAMES[server], color=_colour(server), lw=width)
+            axes.plot(*zip(*points, strict=True), marker="o", label=NAMES[server], color=colour(server), lw=width)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
