@@ -80,7 +80,11 @@ def _zip() -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("data", [_zip(), gzip.compress(b"a,b\n"), bytes(range(256)) * 20, b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize(
+    "data",
+    [_zip(), gzip.compress(b"a,b\n"), bytes(range(256)) * 20, b"\x89PNG\r\n\x1a\n"],
+    ids=["workbook", "archive", "program", "picture"],  # an archive has the time in it, and a test always one name
+)
 def test_what_is_not_text_is_refused(file, data):
     """A workbook, an archive, a picture, a program."""
     with pytest.raises(NotText):
