@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,9 @@ from deploy.postgres import Postgres
 from deploy.valkey import Valkey
 
 ROOT = Path(__file__).parent.parent
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ValkeyFactory = Callable[[], Valkey]
 
