@@ -189,6 +189,8 @@ class Connections:
                 for member in place.room.members:
                     member.close(1013, "the task cannot be read at the moment")
                 return
+            if self._open.get(place.room.task_id) is not place:
+                return  # nobody has waited for it
             if place.room.lost() if snapshot is None else place.room.sync(snapshot, since):
                 return
             place.room.hold()

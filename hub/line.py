@@ -77,9 +77,10 @@ class Line(asyncio.Protocol):
             else:
                 for start in range(0, len(data), PIECE):
                     self._hear(data[start : start + PIECE])
-            self._turned()
         except Exception as error:
             self._end(error)
+        finally:
+            self._turned()  # also what was heard before it failed
 
     def _hear(self, data: bytes) -> None:
         gets, hears = self._gets, self._hears

@@ -152,6 +152,7 @@ class Room:
             self.audience.restart()
         self.circumstances.synced(snapshot)
         self._forgotten = False
+        self.audience.flush()
         self.audience.answered((snapshot.epoch, snapshot.seq))
         return self._catch_up()
 

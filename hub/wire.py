@@ -113,6 +113,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
     def release(self) -> None:
         """Read again."""
         self.held = False
+        self.pending_ping_payload = None  # the answer may be among what has not been read
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -135,8 +136,12 @@ class WireProtocol(WebSocketsSansIOProtocol):
         self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
     def handle_ping(self) -> None:
-        if self.conn.state is State.OPEN:  # else the echo of a close may be behind the pong, and answers before it
-            super().handle_ping()
+        if self.conn.state is not State.OPEN:
+            return  # the echo of a close may be behind the pong, and answers before it
+        if self.transport.get_write_buffer_size() > WRITE_LIMIT:
+            self.conn.data_to_send()  # dropped: who takes no answers shall not have them pile up (RFC 6455, 5.5.3)
+            return
+        super().handle_ping()
 
     def pause_writing(self) -> None:
         if self.writer is None:

@@ -39,7 +39,8 @@ class Office:
         self.answers: list[object] = []
         self.wire = Wire()
         self.hears = {b"a": self.heard.append}
-        self.line = Line(self.wire, self.hears, self.answers.append)
+        self.turns: list[int] = []
+        self.line = Line(self.wire, self.hears, self.answers.append, lambda: self.turns.append(len(self.heard)))
 
 
 @pytest.fixture
@@ -69,6 +70,20 @@ async def test_a_large_chunk_is_heard_whole_and_in_order(office: Office) -> None
     payloads = [b"%d" % number * size for number, size in enumerate([1, 200, PIECE, 3 * PIECE, 7, 60 * 1024] * 3)]
     office.line.data_received(b"".join(message(b"a", payload) for payload in payloads))
     assert office.heard == payloads
+
+
+async def test_a_turn_ends_when_all_has_been_heard(office: Office) -> None:
+    """Once for what came at once, however many messages that were."""
+    office.line.data_received(message(b"a", b"1") + message(b"a", b"2"))
+    office.line.data_received(message(b"a", b"3"))
+    assert office.turns == [2, 3]
+
+
+async def test_what_was_heard_before_a_failure_is_not_held_back(office: Office) -> None:
+    """The line ends, and its last messages are delivered all the same."""
+    office.line.data_received(message(b"a", b"1") + b"nonsense\r\n")
+    assert office.turns == [1]
+    assert office.wire.aborted
 
 
 async def test_a_message_for_nobody_is_dropped(office: Office, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket as sockets
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import redis
 import websockets
 
 from headway.events import State, decode
+from hub.wire import WRITE_LIMIT, WireProtocol
 from tests.conditions import until
 from tests.hub.conftest import TaskFactory
 from tests.hub.running import Hub, Task, code_of, collect, stream
@@ -439,4 +441,29 @@ async def test_a_client_that_reads_nothing_costs_only_itself(hub: Hub, task: Tas
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
     stalled.transport.abort()
+    await until(lambda: hub.services.sockets == 0)
+
+
+async def test_pings_that_nobody_hears_answered_pile_up_nowhere(hub: Hub, task: Task) -> None:
+    """A flood of them by a client that reads nothing: what waits for it stays within the limit of a socket."""
+    address = hub.url.removeprefix("http://")
+    plain = sockets.socket()
+    plain.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4_096)
+    plain.setblocking(False)
+    host, _, port = address.partition(":")
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(plain, (host, int(port)))
+    request = f"GET /ws/task/{task.id} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    await loop.sock_sendall(plain, (request + key).encode())
+    rooms = hub.services.connections._open  # noqa: SLF001
+    await until(lambda: task.id in rooms and len(rooms[task.id].room.members) == 1)
+    (connection,) = [one for one in hub.server.server_state.connections if isinstance(one, WireProtocol)]
+    pings = (b"\x89\xfd\x00\x00\x00\x00" + b"p" * 125) * 500
+    largest = 0
+    for _ in range(20):
+        await asyncio.wait_for(loop.sock_sendall(plain, pings), 10)
+        largest = max(largest, connection.transport.get_write_buffer_size())
+    plain.close()
+    assert WRITE_LIMIT < largest < 4 * WRITE_LIMIT
     await until(lambda: hub.services.sockets == 0)
