@@ -56,9 +56,9 @@ watch: $(LOCAL)  ## follow a task in the terminal: make watch TASK=<id>
 flower: $(LOCAL)  ## Flower on the broker of the running stack (FLOWER_PORT=5555)
 	@$(PY) -m deploy.flower $(call said,FLOWER_PORT,--port) --state '$(STATE)'
 
-# Three at a time, also on two processors: most tests wait for a server most of their time. A file's tests stay together, as they share servers.
+# Two at a time: most tests wait for a server most of their time. A file's tests stay together, as they share servers.
 test: $(DEV)  ## all tests, on real servers (ARGS=… goes to pytest)
-	@$(PY) -m pytest -q -n 3 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 lint: $(DEV)  ## ruff and mypy --strict
 	@$(PY) -m ruff check .
