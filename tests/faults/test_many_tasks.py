@@ -56,7 +56,7 @@ def test_a_thousand_tasks_on_one_socket(socket: Watcher, tasks: list[Task]) -> N
     """All events of each in order; and who unsubscribes from half hears exactly the other half."""
     with Reading([socket]):
         eventually(lambda: len(socket.chains) == MAX_TASKS)
-        for _ in range(3):  # a round at a time: three that nobody has read yet are more than the hub keeps for one socket
+        for _ in range(3):  # one at a time: three unread rounds are more than the hub keeps for one socket
             eventually(functools.partial(complete, socket, talk(tasks, 1)), timeout=30)
         assert {chain.counts["log"] for chain in socket.chains.values()} == {3}
         left, kept = tasks[::2], tasks[1::2]
